@@ -1,0 +1,20 @@
+"""Handwritten digits (1,797 images of 8x8 pixels, embedded) / MLP. Seconds on one core.
+
+    python main.py --workdir=runs --config=configs/digits_mlp.py --config.num_neurons='(64, 32)'
+"""
+
+from samscale.config import Config
+
+
+def get_config():
+    return Config(
+        dataset="digits",
+        num_neurons=(32, 16),
+        optimizer="sam",
+        rho=0.05,
+        learning_rate=0.1,
+        lr_scheduler="cosine",
+        weight_decay=1e-4,
+        batch_size=64,
+        num_epochs=20,
+    )

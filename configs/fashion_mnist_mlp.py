@@ -1,0 +1,23 @@
+"""Fashion-MNIST / MLP: not in the paper; its MNIST hyperparameters, 30 epochs. docs/results.md.
+
+    python main.py --workdir=runs --config=configs/fashion_mnist_mlp.py --config.optimizer=sgd
+"""
+
+from samscale.config import Config
+
+
+def get_config():
+    return Config(
+        dataset="fashion_mnist",
+        model="MLP",
+        num_neurons=(300, 100),
+        optimizer="sam",
+        rho=0.05,
+        learning_rate=0.1,
+        lr_scheduler="step",
+        momentum=0.9,
+        weight_decay=1e-4,
+        batch_size=128,
+        num_epochs=30,
+        seed=1,
+    )

@@ -1,0 +1,254 @@
+"""Every knob of a run, once: its type, default, meaning, and the law its value must obey.
+
+Only the composition roots (``main.py``, ``tasks.build``, ``training``) see a ``Config``; the layers
+below take plain values. An option that is not listed here does not exist.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Law(NamedTuple):
+    """What a value must satisfy, as a test and as words that follow "must be"."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+ANY = Law(lambda value: True, "anything")
+POSITIVE = Law(lambda value: value > 0, "greater than 0")
+
+
+def at_least(low):
+    return Law(lambda value: value >= low, f"at least {low}")
+
+
+def within(low, high):
+    return Law(lambda value: low <= value <= high, f"between {low} and {high}")
+
+
+def below_one(value):
+    return 0 <= value < 1
+
+
+FRACTION = Law(below_one, "at least 0 and less than 1")
+ALL_OR_POSITIVE = Law(lambda value: value == -1 or value > 0, "-1 (all) or greater than 0")
+
+
+def one_of(*names):
+    return Law(lambda value: value in names, "one of " + ", ".join(repr(name) for name in names))
+
+
+def each(law):
+    return Law(lambda values: all(map(law.holds, values)), f"{law.words}, each of them")
+
+
+def knob(default, meaning, law=ANY, *, identity=True, swept=False) -> Any:
+    """A field of ``Config``.
+
+    ``identity=False``: says how a run is carried out, not what it is. ``swept``: a number that the
+    compiled program takes as an argument.
+    """
+    metadata = {"meaning": meaning, "law": law, "identity": identity, "swept": swept}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass
+class Config:
+    """One run. Parsed and validated at the boundary, and never changed afterwards."""
+
+    # What is trained
+    task: str = knob("", "module:function of a Task of your own; empty: model on dataset")
+    dataset: str = knob("digits", "a key of data.DATASETS")
+    model: str = knob("MLP", "a key of models.MODELS")
+    num_neurons: tuple[int, ...] = knob((300, 100), "hidden widths of the MLP", each(POSITIVE))
+    num_filters: int = knob(64, "filters of a ResNet's first stage: its width", POSITIVE)
+    num_blocks: tuple[int, ...] = knob(
+        (), "residual blocks a stage; empty: as the model's name says", each(POSITIVE)
+    )
+    dropout: float = knob(0.0, "rate at which hidden units of the MLP are dropped", FRACTION)
+    loss: str = knob("cross_entropy", "a key of tasks.LOSSES")
+
+    # Its data
+    validation_fraction: float = knob(
+        0.1, "share of the training set held out; 0 reproduces the paper", FRACTION
+    )
+    split_seed: int = knob(0, "which examples are held out, whatever the seed", at_least(0))
+    augmentation: str = knob("none", "a key of data.AUGMENTATIONS")
+    label_noise: float = knob(0.0, "share of training labels corrupted", within(0, 1))
+    noise_kind: str = knob("symmetric", "a key of data.NOISE")
+    noise_seed: int = knob(0, "which labels are corrupted, whatever the seed", at_least(0))
+
+    # How long
+    batch_size: int = knob(128, "examples a step; the ragged rest of an epoch waits", POSITIVE)
+    num_epochs: int = knob(20, "passes over the training set", POSITIVE)
+    num_train_steps: int = knob(-1, "steps in all; -1: as num_epochs says", ALL_OR_POSITIVE)
+    steps_per_eval: int = knob(
+        -1, "batches an evaluation sees; -1: every example, exactly once", ALL_OR_POSITIVE
+    )
+    seed: int = knob(
+        0, "initialization, order of the data, dropout, pruning", within(0, 2**32 - 1), swept=True
+    )
+
+    # The gradient
+    optimizer: str = knob(
+        "sam", "a base optimizer (its plain gradient) or a key of sharpness.PRESETS"
+    )
+    rho: float = knob(0.05, "radius of the ascent step", at_least(0), swept=True)
+    sam_groups: int = knob(1, "m-sharpness: groups of a batch that ascend alone", POSITIVE)
+    clip_norm: float = knob(0.0, "largest l2 norm of the final gradient; 0: any", at_least(0))
+
+    # What becomes of it
+    base_optimizer: str = knob("sgd", "a key of optimizers.BASES: takes the sharp gradient")
+    learning_rate: float = knob(
+        0.1, "what the schedule's shape is multiplied by", at_least(0), swept=True
+    )
+    lr_scheduler: str = knob("cosine", "a key of optimizers.SCHEDULES")
+    warmup_steps: int = knob(0, "steps of linear warmup from zero", at_least(0))
+    momentum: float = knob(0.9, "of sgd", FRACTION)
+    nesterov: bool = knob(False, "Nesterov's momentum, for sgd")
+    beta1: float = knob(0.9, "decay of Adam's first moment", FRACTION)
+    beta2: float = knob(0.999, "decay of Adam's second moment", FRACTION)
+    adam_epsilon: float = knob(1e-8, "added to the root of Adam's second moment", POSITIVE)
+    weight_decay: float = knob(1e-4, "never part of the ascent", at_least(0), swept=True)
+    decay_mode: str = knob(
+        "default",
+        "coupled: added to the gradient; decoupled: to the update; default: as the base does",
+        one_of("default", "coupled", "decoupled"),
+    )
+    decay_on: str = knob(
+        "all", "which leaves decay: all (the released program), or kernels", one_of("all", "kernels")
+    )
+
+    # Pruning at initialization
+    pruner: str = knob("none", "a key of pruning.PRUNERS")
+    sparsity: float = knob(0.0, "share of the kernels' weights removed", FRACTION)
+    prune_scope: str = knob(
+        "default",
+        "layer: the same share of each kernel; global: of all; default: as the pruner does",
+        one_of("default", "layer", "global"),
+    )
+    prune_exempt: tuple[str, ...] = knob((), "layers kept dense, by name: Dense_0, conv_init, ...")
+    snip_batches: int = knob(1, "batches whose mean gradient SNIP looks at", POSITIVE)
+
+    # How it is carried out
+    half_precision: bool = knob(False, "compute in bfloat16, with float32 parameters")
+    cache: bool = knob(
+        True, "keep the data on the device; False: stream it from the host", identity=False
+    )
+    log_every_steps: int = knob(
+        -1, "a line of metrics every so many steps; -1: only epochs", ALL_OR_POSITIVE, identity=False
+    )
+    restore_checkpoint: bool = knob(
+        True, "go on where a run stopped; False: move it aside and begin again", identity=False
+    )
+    checkpoint_seconds: float = knob(
+        30.0, "least time between checkpoints within a run", at_least(0), identity=False
+    )
+    track: str = knob("none", "a key of training.track.TRACKERS", identity=False)
+
+    def __post_init__(self):
+        for field, kind in _TYPES.items():  # old config files hold lists, hands write 1 for 1.0
+            value = getattr(self, field)
+            if isinstance(value, list):
+                setattr(self, field, tuple(value))
+            elif kind is float and type(value) is int:
+                setattr(self, field, float(value))
+            elif isinstance(value, str):
+                setattr(self, field, _OLD_NAMES.get((field, value), value))
+
+    def validate(self) -> "Config":
+        """Return self, or raise ``ValueError`` with the field, its value and what is legal."""
+        for field in dataclasses.fields(self):
+            value, law = getattr(self, field.name), field.metadata["law"]
+            if not _fits(value, _TYPES[field.name]):
+                words = _KINDS[_TYPES[field.name]]
+                raise ValueError(f"{field.name}={value!r}: must be {words}")
+            if not law.holds(value):
+                raise ValueError(f"{field.name}={value!r}: must be {law.words}")
+        if self.batch_size % self.sam_groups:
+            raise ValueError(
+                f"sam_groups={self.sam_groups}: must divide batch_size={self.batch_size}"
+            )
+        if self.sparsity and self.pruner == "none":
+            raise ValueError(f"sparsity={self.sparsity}: must be 0 where pruner='none'")
+        return self
+
+    @property
+    def run_id(self) -> str:
+        """The folder of the run: readable words, then a hash of every knob that defines it."""
+        return f"{self.title}-{self._digest(lambda knob: knob['identity'])}"
+
+    @property
+    def program_id(self) -> str:
+        """Equal for configs that one compiled program serves. A task of one's own may look at all."""
+        return self._digest(lambda knob: bool(self.task) or not knob["swept"])
+
+    def _digest(self, wanted) -> str:
+        names = [f.name for f in dataclasses.fields(self) if wanted(f.metadata)]
+        text = json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def title(self) -> str:
+        """A few words for people: data, network with its size, optimizer, seed."""
+        if self.task:
+            network = re.sub(r"\W+", ".", self.task)
+        else:
+            size = self.num_neurons if self.model == "MLP" else (self.num_filters,)
+            network = f"{self.dataset}-{self.model}-{'x'.join(map(str, size))}"
+        radius = f"-rho{self.rho:g}" if "sam" in self.optimizer else ""
+        return f"{network}-{self.optimizer}{radius}-seed{self.seed}"
+
+
+def from_mapping(fields: Mapping[str, Any]) -> Config:
+    """A ``Config`` from names and values, such as an old ``ConfigDict`` or a ``config.json``."""
+    unknown = [name for name in fields if name not in _TYPES]
+    if unknown:
+        raise ValueError(unknown_knob(unknown[0]))
+    return Config(**fields)
+
+
+def unknown_knob(name: str) -> str:
+    """The sentence for a knob that does not exist."""
+    close = difflib.get_close_matches(name, _TYPES, n=1)
+    return f"{name}: no such knob" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of a table of choices, or one sentence that lists what is legal."""
+    if name not in table:
+        raise ValueError(f"{field}={name!r}: choose one of {', '.join(sorted(table))}")
+    return table[name]
+
+
+def _fits(value, kind) -> bool:
+    if kind is float:
+        return type(value) is float and math.isfinite(value)
+    if kind in (int, bool, str):
+        return type(value) is kind
+    (item, _) = typing.get_args(kind)
+    return isinstance(value, tuple) and all(type(v) is item for v in value)
+
+
+_TYPES = typing.get_type_hints(Config)
+_KINDS = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    str: "text",
+    tuple[int, ...]: "whole numbers, as in (300, 100)",
+    tuple[str, ...]: "names, as in ('Dense_0', 'Dense_1')",
+}
+_OLD_NAMES = {  # what the released program's config files call the same things
+    ("model", "ResNet50_ImageNet"): "ResNet50",
+    ("dataset", "imagenet2012"): "imagenet",
+    ("lr_scheduler", "imagenet_cosine"): "cosine",
+}

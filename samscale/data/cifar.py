@@ -1,0 +1,140 @@
+"""The official archives of CIFAR-10 and CIFAR-100, packed or unpacked, -> arrays, or an error."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from samscale.data import unpickle
+from samscale.data.readers import content, examples
+
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
+
+
+def _images(rows):
+    """(n, 3072) planes of red, green and blue -> (n, 32, 32, 3)."""
+    return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+
+
+def decode_binary(blob, num_classes, where):
+    """Records of the label (CIFAR-100: coarse, then fine label) and 3072 bytes of pixels."""
+    length = PIXELS + (1 if num_classes == 10 else 2)
+    if len(blob) % length:
+        raise ValueError(f"{where}: {len(blob)} bytes are not whole records of {length} bytes")
+    records = np.frombuffer(blob, np.uint8).reshape(-1, length)
+    rows = records[:, -PIXELS:]
+    return examples(_images(rows), records[:, -PIXELS - 1], num_classes, where)
+
+
+def decode_python(blob, num_classes, where):
+    """A pickled dict, written by Python 2, with ``data`` and a list of labels."""
+    content = unpickle.loads(blob, where)
+    key = "labels" if num_classes == 10 else "fine_labels"
+    if missing := {"data", key} - content.keys():
+        raise ValueError(f"{where}: has no {' and no '.join(map(repr, sorted(missing)))}")
+    rows, labels = content["data"], content[key]
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != PIXELS:
+        raise ValueError(f"{where}: 'data' is not an array of n x {PIXELS} bytes")
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise ValueError(f"{where}: {key!r} is not a list of integers")
+    return examples(_images(rows), labels, num_classes, where)
+
+
+class Layout(NamedTuple):
+    """One official archive of a CIFAR data set."""
+
+    archive: str
+    folder: str  # what it unpacks to
+    train: tuple[str, ...]
+    test: str
+    decode: Callable
+
+
+BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+BIN_BATCHES = tuple(f"{name}.bin" for name in BATCHES)
+CIFAR = {
+    10: (
+        Layout(
+            "cifar-10-python.tar.gz", "cifar-10-batches-py", BATCHES, "test_batch", decode_python
+        ),
+        Layout(
+            "cifar-10-binary.tar.gz",
+            "cifar-10-batches-bin",
+            BIN_BATCHES,
+            "test_batch.bin",
+            decode_binary,
+        ),
+    ),
+    100: (
+        Layout("cifar-100-python.tar.gz", "cifar-100-python", ("train",), "test", decode_python),
+        Layout(
+            "cifar-100-binary.tar.gz", "cifar-100-binary", ("train.bin",), "test.bin", decode_binary
+        ),
+    ),
+}
+
+
+def _unpacked(folder, layout):
+    """The folder that holds all files of a layout (itself or its subfolder), else None."""
+    names = (*layout.train, layout.test)
+    for place in (folder / layout.folder, folder):
+        if all((place / name).is_file() for name in names):
+            return place
+    return None
+
+
+def _present(folder, layout):
+    return _unpacked(folder, layout) is not None or (folder / layout.archive).is_file()
+
+
+def has_cifar(folder, num_classes):
+    return any(_present(folder, layout) for layout in CIFAR[num_classes])
+
+
+def _members(archive, layout):
+    """``{name: bytes}`` of the wanted files; nothing is unpacked to the disk."""
+    wanted = {f"{layout.folder}/{name}": name for name in (*layout.train, layout.test)}
+    # Unpacked in memory as a whole: only at the very end does gzip compare its checksum.
+    stream = io.BytesIO(content(archive))
+    found = {}
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                path = member.name.removeprefix("./")
+                if path in wanted and member.isfile():
+                    found[wanted[path]] = tar.extractfile(member).read()
+    except tarfile.TarError as error:
+        raise ValueError(f"{archive}: damaged tar archive: {error}") from error
+    if missing := [path for path, name in wanted.items() if name not in found]:
+        raise ValueError(f"{archive}: does not contain {', '.join(missing)}")
+    return found
+
+
+def _blobs(folder, layout):
+    """``{name: (bytes, where they come from)}`` of all files of a layout."""
+    if place := _unpacked(folder, layout):
+        names = (*layout.train, layout.test)
+        return {name: ((place / name).read_bytes(), place / name) for name in names}
+    archive = folder / layout.archive
+    return {
+        name: (blob, f"{archive}: {layout.folder}/{name}")
+        for name, blob in _members(archive, layout).items()
+    }
+
+
+def read_cifar_folder(folder, num_classes):
+    """``(train, test)`` from whichever official form of CIFAR-10 or CIFAR-100 is in the folder."""
+    layout = next(layout for layout in CIFAR[num_classes] if _present(folder, layout))
+    decoded = {
+        name: layout.decode(blob, num_classes, where)
+        for name, (blob, where) in _blobs(folder, layout).items()
+    }
+    batches = [decoded[name] for name in layout.train]
+    sizes = [len(batch["y"]) for batch in batches]
+    if len(set(sizes)) > 1:  # what a binary batch cut between two records looks like
+        raise ValueError(f"{folder}: training batches of unequal sizes {sizes}")
+    train = {key: np.concatenate([batch[key] for batch in batches]) for key in ("x", "y")}
+    return train, decoded[layout.test]

@@ -1,0 +1,32 @@
+"""What a data set is for everything above this folder, and how its random choices are addressed."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+PURPOSES = {"split": 0, "noise": 1}  # part of every address: renumbering changes all results
+
+
+class Dataset(NamedTuple):
+    """Three splits, each ``{"x": (n, H, W, C) uint8, "y": (n,) int32}``.
+
+    ``validation`` may have length 0. ``normalize`` maps raw ``x`` to float32 and works on numpy
+    and JAX arrays and on tracers, so images stay bytes until they are inside the compiled step.
+    """
+
+    train: dict[str, np.ndarray]
+    validation: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    num_classes: int
+    normalize: Callable
+
+
+def generator(seed, purpose) -> np.random.Generator:
+    """Streams of different purposes are independent, also where their seeds are equal."""
+    address = np.random.SeedSequence(seed, spawn_key=(PURPOSES[purpose],))
+    return np.random.Generator(np.random.PCG64(address))
+
+
+def take(split, indices):
+    return {name: array[indices] for name, array in split.items()}

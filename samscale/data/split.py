@@ -1,0 +1,30 @@
+"""Which training examples are held out: a function of the labels, a fraction and a seed."""
+
+import numpy as np
+
+from samscale.data.dataset import generator
+
+
+def stratified_split(y, fraction, seed):
+    """Sorted ``(train_indices, held_indices)``; exactly ``round(fraction * n)`` are held out.
+
+    Every class gives its share of them, up to the rounding to whole examples, which goes to the
+    classes with the largest remainders (on a tie to the lower class).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction={fraction}: must be at least 0 and below 1")
+    classes, sizes = np.unique(y, return_counts=True)
+    quotas = _largest_remainder(fraction * sizes, round(fraction * len(y)))
+    order = generator(seed, "split").permutation(len(y))
+    held = np.zeros(len(y), bool)
+    for label, quota in zip(classes, quotas, strict=True):
+        held[order[y[order] == label][:quota]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _largest_remainder(shares, total):
+    """Whole numbers that sum to ``total``, each within one of its share."""
+    counts = np.floor(shares).astype(int)
+    by_remainder = np.argsort(counts - shares, kind="stable")
+    counts[by_remainder[: total - counts.sum()]] += 1
+    return counts

@@ -1,0 +1,102 @@
+r"""From numbers to an optax optimizer: what becomes of a gradient, sharpness-aware or not.
+
+Learning rate and weight decay may be traced arrays, so that one compiled program serves a grid of
+them. A schedule is a *shape*, multiplied by the learning rate; its argument counts optimizer steps.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def constant(num_steps):
+    return optax.constant_schedule(1.0)
+
+
+def step(num_steps):
+    """Times 0.1 after 50 % and 75 % of the steps, as the paper's text has it."""
+    return _drops(num_steps, (0.5, 0.75))
+
+
+def step_mnist(num_steps):
+    """Times 0.1 after 25 %, 50 % and 75 %, as the released program trained MNIST."""
+    return _drops(num_steps, (0.25, 0.5, 0.75))
+
+
+def cosine(num_steps):
+    return optax.cosine_decay_schedule(1.0, max(num_steps, 1))
+
+
+def linear(num_steps):
+    return optax.linear_schedule(1.0, 0.0, max(num_steps, 1))
+
+
+def inverse_sqrt(num_steps):
+    r"""$1 / \sqrt{\max(t, 1)}$: a learning rate of 0.05 and 8,000 steps of warmup peak at 5.6e-4."""
+    return lambda t: 1 / jnp.sqrt(jnp.maximum(t, 1.0))
+
+
+def _drops(num_steps, fractions):
+    return optax.piecewise_constant_schedule(1.0, {int(f * num_steps): 0.1 for f in fractions})
+
+
+SCHEDULES = {
+    "constant": constant,
+    "step": step,
+    "step_mnist": step_mnist,
+    "cosine": cosine,
+    "linear": linear,
+    "inverse_sqrt": inverse_sqrt,
+}
+COUNTS_FROM_START = {"step", "step_mnist", "inverse_sqrt"}  # the others begin after the warmup
+
+
+def schedule(name, num_steps, warmup_steps=0):
+    r"""The shape ``name`` over ``num_steps`` steps, risen to linearly within ``warmup_steps``.
+
+    The decays of ``cosine`` and ``linear`` span what is left after the warmup; the steps of
+    ``step`` count from the very start; ``inverse_sqrt`` rises to $1 / \sqrt{warmup}$, which it would
+    have reached by then (Vaswani et al., 2017).
+    """
+    if not warmup_steps:
+        return SCHEDULES[name](num_steps)
+    if name in COUNTS_FROM_START:
+        after = SCHEDULES[name](num_steps)
+        late = lambda t: after(jnp.maximum(t, warmup_steps))
+        return lambda t: late(t) * jnp.minimum(1.0, t / warmup_steps)
+    rise = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return optax.join_schedules([rise, SCHEDULES[name](num_steps - warmup_steps)], [warmup_steps])
+
+
+def sgd(momentum=0.9, nesterov=False, **_):
+    return optax.trace(decay=momentum, nesterov=nesterov) if momentum else optax.identity()
+
+
+def adam(beta1=0.9, beta2=0.999, adam_epsilon=1e-8, **_):
+    return optax.scale_by_adam(beta1, beta2, adam_epsilon)
+
+
+BASES = {"sgd": sgd, "adam": adam, "adamw": adam}
+DECOUPLED = {"adamw"}  # whose weight decay is not part of the gradient
+
+
+def build(base, learning_rate, shape, *, weight_decay, mode="default", on="all", clip_norm=0.0, **kw):
+    r"""clip -> (coupled decay) -> direction -> (decoupled decay) -> $-\eta_t$.
+
+    ``coupled`` adds $\lambda w$ to the clipped gradient, so momentum and Adam see it;
+    ``decoupled`` adds it to their output (Loshchilov and Hutter, 2019), so that a step shrinks the
+    weights by $\eta_t \lambda$. ``kw`` holds the base's own numbers.
+    """
+    coupled = mode == "coupled" or (mode == "default" and base not in DECOUPLED)
+    decay = optax.add_decayed_weights(weight_decay, mask=kernels if on == "kernels" else None)
+    direction = BASES[base](**kw)
+    return optax.chain(
+        *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
+        *([decay, direction] if coupled else [direction, decay]),
+        optax.scale_by_learning_rate(lambda t: learning_rate * shape(t)),
+    )
+
+
+def kernels(params):
+    """True for the leaves named ``kernel``: not for biases and the scales of normalization."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,0 +1,1 @@
+"""Training one network: pure steps (``step``, ``program``), then the disk (``run``)."""

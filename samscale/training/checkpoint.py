@@ -1,0 +1,35 @@
+"""One file a run, ``checkpoint.msgpack``: its state after some step, replaced atomically.
+
+No random state is stored, for none exists (see ``keys``). Runs of one process only; a sharded run
+would need another format behind the same two functions.
+"""
+
+import pathlib
+from typing import Any
+
+from flax import serialization
+
+from samscale.training.files import write_atomically
+
+NAME = "checkpoint.msgpack"
+
+
+def save(folder, tree: Any) -> None:
+    """Raises ``OSError`` where the disk does, leaving the last checkpoint as it was."""
+    write_atomically(pathlib.Path(folder) / NAME, serialization.to_bytes(tree))
+
+
+def restore(folder, like: Any) -> Any:
+    """The saved tree, shaped ``like`` the given one; ``like`` itself where nothing was saved yet.
+
+    Raises ``OSError`` where the file is not such a tree.
+    """
+    path = pathlib.Path(folder) / NAME
+    if not path.exists():
+        return like
+    try:
+        return serialization.from_bytes(like, path.read_bytes())
+    except (ValueError, KeyError, TypeError) as error:
+        raise OSError(
+            f"{path}: damaged, or of another version; move it away to begin the run again ({error})"
+        ) from error

@@ -1,0 +1,92 @@
+"""A run folder: ``config.json``, ``environment.json``, the record, a checkpoint, and ``done``.
+
+Its name is a function of the config (``Config.run_id``), so two different runs never share one.
+Nothing here deletes anything.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+import jax
+
+from samscale.config import Config
+from samscale.training.files import write_atomically
+
+DONE = "done"
+
+
+@contextlib.contextmanager
+def opened(config: Config, workdir):
+    """The folder of a run, made where needed and locked against a second process.
+
+    Raises ``OSError`` where the disk refuses, ``BlockingIOError`` where another process is at it.
+    """
+    folder = pathlib.Path(workdir) / config.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:  # the system lets go of it when a process dies
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(f"{folder}: another process is training this run") from error
+        if not config.restore_checkpoint:
+            _move_aside(folder)
+        if not is_done(folder):
+            _write_json(folder / "config.json", dataclasses.asdict(config))
+            _write_json(folder / "environment.json", environment())
+        yield folder
+
+
+def is_done(folder) -> bool:
+    return (pathlib.Path(folder) / DONE).exists()
+
+
+def finish(folder) -> None:
+    """The last act of a run: whoever reads folders trusts only those with this file."""
+    write_atomically(pathlib.Path(folder) / DONE, b"")
+
+
+def environment() -> dict:
+    """What a number may depend on besides the config."""
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+_PACKAGES = ("samscale", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def _commit():
+    """Of the source tree this package is run from; None where it is not one."""
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    return None
+
+
+def _move_aside(folder):
+    """Puts what an earlier run left into ``earlier-N`` inside the folder."""
+    content = [path for path in folder.iterdir() if not path.name.startswith((".", "earlier-"))]
+    if content:
+        aside = folder / f"earlier-{1 + sum(1 for _ in folder.glob('earlier-*'))}"
+        aside.mkdir()
+        for path in sorted(content, key=lambda path: path.name != DONE):  # first it is not done
+            path.rename(aside / path.name)
+
+
+def _write_json(path, content):
+    write_atomically(path, json.dumps(content, indent=2).encode())

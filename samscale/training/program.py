@@ -1,0 +1,123 @@
+"""The composition root: a config and a task become pure functions, ready to jit, scan and map."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from samscale import keys, optimizers, pruning, sharpness
+from samscale.config import Config, choose
+from samscale.tasks import Task, means
+from samscale.training.step import Knobs, State, make_advance, make_evaluate, make_step
+
+
+class Program(NamedTuple):
+    """A config as pure functions, to be jitted, scanned and mapped. ``examples``: as in ``Task``."""
+
+    steps_per_epoch: int
+    num_steps: int
+    init: Callable  # (knobs, examples, order) -> State
+    order: Callable  # (knobs, epoch) -> (steps_per_epoch, batch_size) indices
+    advance: Callable  # (state, examples, order, first, count, knobs) -> (State, infos)
+    evaluate: Callable  # (params, stats, batches) -> sums
+
+
+def build(config: Config, task: Task) -> Program:
+    """Raises ``ValueError``, naming field and value, where the config does not fit the task."""
+    _check_choices(config)
+    num_examples = len(next(iter(task.train.values())))
+    if num_examples < config.batch_size:
+        raise ValueError(
+            f"batch_size={config.batch_size}: must be at most {num_examples}, the training examples"
+        )
+    per_epoch = num_examples // config.batch_size
+    num_steps = config.num_train_steps
+    if num_steps == -1:
+        num_steps = config.num_epochs * per_epoch
+    if config.warmup_steps >= num_steps:
+        raise ValueError(
+            f"warmup_steps={config.warmup_steps}: must be less than the {num_steps} training steps"
+        )
+
+    def order(knobs, epoch):
+        key = keys.address(knobs.seed, keys.ORDER, epoch)
+        shuffled = jax.random.permutation(key, num_examples)
+        return shuffled[: per_epoch * config.batch_size].reshape(per_epoch, config.batch_size)
+
+    make_optimizer = _optimizer(config, num_steps)
+    step = make_step(task, _gradient(config), make_optimizer, config.sam_groups)
+
+    def init(knobs, examples, order):
+        params, stats = task.init(keys.address(knobs.seed, keys.INIT))
+        mask = _mask(config, task, params, stats, knobs, examples, order)
+        params = pruning.apply(mask, params)
+        opt_state = make_optimizer(knobs).init(params)
+        gradient = _gradient(config)(None, knobs.rho)
+        start = jnp.zeros((), jnp.int32)
+        return State(start, params, stats, opt_state, gradient.init(params), mask)
+
+    return Program(per_epoch, num_steps, init, order, make_advance(step), make_evaluate(task))
+
+
+def _check_choices(config: Config):
+    choose("optimizer", config.optimizer, {**optimizers.BASES, **sharpness.PRESETS})
+    choose("base_optimizer", config.base_optimizer, optimizers.BASES)
+    choose("lr_scheduler", config.lr_scheduler, optimizers.SCHEDULES)
+    choose("pruner", config.pruner, pruning.PRUNERS)
+    if config.optimizer in optimizers.BASES and config.base_optimizer != "sgd":
+        raise ValueError(
+            f"base_optimizer={config.base_optimizer!r}: must be left alone where optimizer="
+            f"{config.optimizer!r} is a base optimizer itself"
+        )
+
+
+def _gradient(config: Config):
+    if config.optimizer in sharpness.PRESETS:
+        return sharpness.PRESETS[config.optimizer]
+    return lambda value_and_grad_fn, rho: sharpness.plain(value_and_grad_fn)
+
+
+def _optimizer(config: Config, num_steps: int):
+    base = config.base_optimizer if config.optimizer in sharpness.PRESETS else config.optimizer
+    shape = optimizers.schedule(config.lr_scheduler, num_steps, config.warmup_steps)
+
+    def make(knobs: Knobs):
+        return optimizers.build(
+            base,
+            knobs.learning_rate,
+            shape,
+            weight_decay=knobs.weight_decay,
+            mode=config.decay_mode,
+            on=config.decay_on,
+            clip_norm=config.clip_norm,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            adam_epsilon=config.adam_epsilon,
+        )
+
+    return make
+
+
+def _mask(config: Config, task: Task, params, stats, knobs: Knobs, examples, order):
+    pruner = pruning.PRUNERS[config.pruner]
+    if pruner is None or config.sparsity == 0:
+        return None
+
+    def gradient():
+        """Of the mean loss over the first ``snip_batches`` batches, not augmented."""
+
+        def loss(params, rows):
+            batch = jax.tree.map(lambda a: a[rows], examples)
+            key = keys.address(knobs.seed, keys.PRUNE, 1)
+            return means(task.loss(params, stats, batch, key, True)[0])["loss"]
+
+        batches = order[: config.snip_batches]
+        grads = jax.lax.map(lambda rows: jax.grad(loss)(params, rows), batches)
+        return jax.tree.map(lambda g: g.mean(0), grads)
+
+    scores = pruner.score(keys.address(knobs.seed, keys.PRUNE), params, gradient)
+    scope = pruner.scope if config.prune_scope == "default" else config.prune_scope
+    return pruning.make_mask(scores, config.sparsity, scope, config.prune_exempt)

@@ -1,0 +1,99 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+EVERY_SECONDS = 10.0  # at most one plain line so often, besides the last
+
+
+class Silent:
+    """For tests and for programs that train many networks."""
+
+    def start(self, title: str, step: int, num_steps: int) -> None: ...
+    def update(self, step: int, values: dict[str, float]) -> None: ...
+    def say(self, text: str) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Lines(Silent):
+    """A line now and then, for logs."""
+
+    def __init__(self, stream=None):
+        self.stream = stream or sys.stdout
+
+    def start(self, title, step, num_steps):
+        self.num_steps, self.begin, self.first, self.last = num_steps, time.time(), step, 0.0
+        self.say(title)
+
+    def update(self, step, values):
+        now = time.time()
+        if now - self.last > EVERY_SECONDS or step == self.num_steps:
+            self.last = now
+            left = (now - self.begin) * (self.num_steps - step) / max(step - self.first, 1)
+            self.say(f"step {step}/{self.num_steps}  {words(values)}  {_clock(left)} left")
+
+    def say(self, text):
+        print(text, file=self.stream, flush=True)
+
+
+class Bar(Silent):
+    """A live line with loss, accuracy, gap, speed and the time left."""
+
+    def __init__(self):
+        from rich.console import Console  # noqa: PLC0415  40 ms that a library import need not pay
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console()
+        self.progress: Any = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[words]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self.console,
+            transient=True,
+        )
+
+    def start(self, title, step, num_steps):
+        self.say(title)
+        self.task = self.progress.add_task("", total=num_steps, completed=step, words="compiling")
+        self.progress.start()
+
+    def update(self, step, values):
+        self.progress.update(self.task, completed=step, words=words(values))
+
+    def say(self, text):
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self):
+        self.progress.stop()
+
+
+def choose() -> Silent:
+    """A bar where a person looks on, lines where a file does."""
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+def words(values: dict[str, float]) -> str:
+    """Numbers as a person reads them; what a task does not have is left out."""
+    return "  ".join(FORMATS[name](values[name]) for name in FORMATS if name in values)
+
+
+FORMATS = {
+    "epoch": lambda v: f"epoch {v:.0f}",
+    "train_loss": lambda v: f"loss {v:.4f}",
+    "train_accuracy": lambda v: f"accuracy {100 * v:.2f} %",
+    "gap": lambda v: f"gap {v:.4f}",
+    "validation_accuracy": lambda v: f"validation {100 * v:.2f} %",
+    "test_accuracy": lambda v: f"test {100 * v:.2f} %",
+    "examples_per_second": lambda v: f"{v:,.0f} examples/s",
+}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes > 59 else (
+        f"{minutes}:{seconds:02d}"
+    )

@@ -1,0 +1,47 @@
+"""``metrics.jsonl``: what a run reports, one line each. The record; all else mirrors it.
+
+One writer. A line is written in one piece; a last line that a crash has torn is skipped by readers
+and removed when the run goes on.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from samscale.training.files import write_atomically
+
+NAME = "metrics.jsonl"
+
+
+def read(folder) -> list[dict[str, Any]]:
+    """Every whole line under ``folder``, in order; none where nothing was written yet."""
+    path = pathlib.Path(folder) / NAME
+    if not path.exists():
+        return []
+    *lines, torn = path.read_bytes().split(b"\n")
+    del torn  # what follows the last line end: nothing, or half a line
+    return [json.loads(line) for line in lines]
+
+
+class Record:
+    """Appends rows, beginning with those of an earlier process up to ``step``."""
+
+    def __init__(self, folder, step: int):
+        path = pathlib.Path(folder) / NAME
+        rows = [row for row in read(folder) if row["step"] <= step]
+        content = "".join(_line(row) for row in rows).encode()
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
+        self.rows = rows
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._file.write(_line(row).encode())
+        self.rows.append(row)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(row) -> str:
+    return json.dumps(row) + "\n"

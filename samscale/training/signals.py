@@ -1,0 +1,30 @@
+"""Signals that ask instead of kill."""
+
+import signal
+import threading
+from contextlib import contextmanager
+
+
+@contextmanager
+def collected():
+    """A list that receives SIGINT and SIGTERM instead of the process dying of them.
+
+    The second of a kind does what it always does. Threads but the main one collect nothing.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(signum, frame):
+        asked.append(signum)
+        signal.signal(signum, before[signum])
+
+    for signum in before:
+        signal.signal(signum, note)
+    try:
+        yield asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,41 @@
+"""From sums and rows to the numbers a run ends with."""
+
+from typing import Any
+
+from samscale.tasks import Task
+
+
+def summary(epochs, task: Task) -> dict[str, Any]:
+    """The best epoch by validation with its test value; and, as the paper did, by test itself."""
+    best = max if task.maximize else min
+    monitor, found = task.monitor, {}
+    by_validation = [row for row in epochs if f"validation_{monitor}" in row]
+    if by_validation:
+        row = best(by_validation, key=lambda row: row[f"validation_{monitor}"])
+        found["best_epoch"] = row["epoch"]
+        found[f"best_validation_{monitor}"] = row[f"validation_{monitor}"]
+        if f"test_{monitor}" in row:
+            found[f"test_{monitor}_at_best_validation"] = row[f"test_{monitor}"]
+    by_test = [row[f"test_{monitor}"] for row in epochs if f"test_{monitor}" in row]
+    if by_test:
+        found[f"best_test_{monitor}"] = best(by_test)
+    return found
+
+
+def train_means(sums):
+    """As ``tasks.means``, on the host: sums over examples and, for the norm, over steps."""
+    count = max(sums["count"], 1)
+    skip = ("count", "gap", "grad_norm")
+    named = {f"train_{name}": value / count for name, value in sums.items() if name not in skip}
+    return {**named, "gap": sums["gap"] / count}
+
+
+def last_line(row, monitor):
+    percent = lambda v: f"{100 * v:.2f} %" if monitor == "accuracy" else f"{v:.6g}"
+    parts = [f"{row['num_params']:,} parameters, {row['seconds']:.1f} s"]
+    if f"test_{monitor}_at_best_validation" in row:
+        best = percent(row[f"test_{monitor}_at_best_validation"])
+        parts.append(f"test {monitor} {best} at the best validation (epoch {row['best_epoch']})")
+    if f"test_{monitor}" in row:
+        parts.append(f"final test {monitor} {percent(row[f'test_{monitor}'])}")
+    return "; ".join(parts)

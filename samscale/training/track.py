@@ -1,0 +1,70 @@
+"""Mirrors of the record in other people's dashboards. None is ever read back.
+
+A tracker is a constructor ``(folder, name, config) -> Tracker``; its package is imported there, so
+that only who asks for one needs it (``pip install 'samscale[track]'``).
+"""
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from samscale.config import Config
+
+
+class Tracker(NamedTuple):
+    log: Callable[[int, dict[str, float]], Any]  # (step, values)
+    close: Callable[[], Any]
+
+
+def none(folder, config: Config) -> Tracker:
+    return Tracker(lambda step, values: None, lambda: None)
+
+
+def tensorboard(folder, config: Config) -> Tracker:
+    """Event files in the run folder: ``tensorboard --logdir WORKDIR``."""
+    writer = _package("tensorboardX", config).SummaryWriter(str(folder / "tensorboard"))
+
+    def log(step, values):
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return Tracker(log, writer.close)
+
+
+def wandb(folder, config: Config) -> Tracker:
+    """Weights & Biases; ``WANDB_MODE=offline`` needs no account. A resumed run keeps its id."""
+    run = _package("wandb", config).init(
+        project="samscale",
+        id=config.run_id,
+        name=config.title,
+        dir=str(folder),
+        config=dataclasses.asdict(config),
+        resume="allow",
+    )
+    return Tracker(lambda step, values: run.log(values, step=step), run.finish)
+
+
+def mlflow(folder, config: Config) -> Tracker:
+    """The server of ``MLFLOW_TRACKING_URI``; unset: a database file beside the run folder."""
+    package = _package("mlflow", config)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        package.set_tracking_uri(f"sqlite:///{folder.parent.resolve() / 'mlflow.db'}")
+    package.set_experiment("samscale")
+    package.start_run(run_name=config.run_id)
+    package.log_params(dataclasses.asdict(config))
+    return Tracker(lambda step, values: package.log_metrics(values, step=step), package.end_run)
+
+
+TRACKERS = {"none": none, "tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
+
+
+def _package(name, config: Config):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"track={config.track!r}: needs {name}; pip install 'samscale[track]'"
+        ) from error
