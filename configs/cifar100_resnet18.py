@@ -1,6 +1,6 @@
 """CIFAR-100 / ResNet-18: not in the paper; its CIFAR-10 hyperparameters.
 
-    python main.py --workdir=runs --config=configs/cifar100_resnet18.py --config.rho=0.1
+python main.py --workdir=runs --config=configs/cifar100_resnet18.py --config.rho=0.1
 """
 
 from samscale.config import Config

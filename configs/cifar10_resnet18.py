@@ -3,8 +3,8 @@
     python main.py --workdir=runs --config=configs/cifar10_resnet18.py \
         --config.num_filters=128 --config.rho=0.2
 
-The paper's widths: 4, 8, 16, 32, 64, 128, 256 filters. Its radii: .001, .005, .01, .02, .05, .1, .2,
-.5, 1. Its baseline: --config.optimizer=sgd; with the compute of SAM: also --config.num_epochs=400.
+The paper's widths: 4, 8, 16, 32, 64, 128, 256 filters. Its radii: .001, .005, .01, .02, .05, .1,
+.2, .5, 1. Its baseline: --config.optimizer=sgd; at SAM's compute: also --config.num_epochs=400.
 """
 
 from samscale.config import Config

@@ -1,6 +1,6 @@
 """Handwritten digits (1,797 images of 8x8 pixels, embedded) / MLP. Seconds on one core.
 
-    python main.py --workdir=runs --config=configs/digits_mlp.py --config.num_neurons='(64, 32)'
+python main.py --workdir=runs --config=configs/digits_mlp.py --config.num_neurons='(64, 32)'
 """
 
 from samscale.config import Config

@@ -1,6 +1,6 @@
 """Fashion-MNIST / MLP: not in the paper; its MNIST hyperparameters, 30 epochs. docs/results.md.
 
-    python main.py --workdir=runs --config=configs/fashion_mnist_mlp.py --config.optimizer=sgd
+python main.py --workdir=runs --config=configs/fashion_mnist_mlp.py --config.optimizer=sgd
 """
 
 from samscale.config import Config

@@ -2,8 +2,8 @@
 
     python main.py --workdir=runs --config=configs/imagenet_resnet50.py --config.num_filters=80
 
-The paper's widths: 16, 32, 48, 64, 80 filters. Its radii: .01, .02, .05, .1, .2, and .005 for the two
-smallest widths. Its baseline: --config.optimizer=sgd.
+The paper's widths: 16, 32, 48, 64, 80 filters. Its radii: .01, .02, .05, .1, .2, and .005 for the
+two smallest widths. Its baseline: --config.optimizer=sgd.
 """
 
 from samscale.config import Config

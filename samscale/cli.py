@@ -1,4 +1,4 @@
-"""The command line: ``python main.py`` and ``samscale``. Parses, calls, and turns errors into words.
+"""The command line: ``python main.py`` and ``samscale``. Parses, calls, and words errors.
 
 Exit codes: 0 done, 1 failed (diverged, disk), 2 wrong input, 130 / 143 stopped by a signal.
 """
@@ -42,7 +42,7 @@ def main(argv=None) -> int:
 
 
 def train(argv) -> int:
-    """Train one network: --workdir=DIR --config=FILE [--config.KNOB=VALUE ...]; --help lists knobs."""
+    """Train one network: --workdir=DIR --config=FILE [--config.KNOB=VALUE ...], or --help."""
     if any(word in ("-h", "--help", "--helpfull") for word in argv[1:]):
         print(USAGE + "\n".join(_knobs()))
         return 0
@@ -58,7 +58,7 @@ def train(argv) -> int:
 
 def demo(argv) -> int:
     """SGD and SAM on handwritten digits at three widths, in about a minute: [--workdir=DIR]"""
-    from samscale import demo  # noqa: PLC0415  it imports JAX; a typing error should not wait for it
+    from samscale import demo
 
     try:
         workdir = _parse_flags(argv).workdir or "runs/demo"
@@ -124,7 +124,7 @@ def load_config(path: str) -> Config:
 
 
 def enable_compilation_cache() -> None:
-    """Compiled programs outlive the process, unless ``JAX_COMPILATION_CACHE_DIR`` says otherwise."""
+    """Keep compiled programs on disk, unless ``JAX_COMPILATION_CACHE_DIR`` says where."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:

@@ -124,7 +124,9 @@ class Config:
         one_of("default", "coupled", "decoupled"),
     )
     decay_on: str = knob(
-        "all", "which leaves decay: all (the released program), or kernels", one_of("all", "kernels")
+        "all",
+        "which leaves decay: all (the released program), or kernels",
+        one_of("all", "kernels"),
     )
 
     # Pruning at initialization
@@ -144,7 +146,10 @@ class Config:
         True, "keep the data on the device; False: stream it from the host", identity=False
     )
     log_every_steps: int = knob(
-        -1, "a line of metrics every so many steps; -1: only epochs", ALL_OR_POSITIVE, identity=False
+        -1,
+        "a line of metrics every so many steps; -1: only epochs",
+        ALL_OR_POSITIVE,
+        identity=False,
     )
     restore_checkpoint: bool = knob(
         True, "go on where a run stopped; False: move it aside and begin again", identity=False

@@ -80,7 +80,9 @@ BASES = {"sgd": sgd, "adam": adam, "adamw": adam}
 DECOUPLED = {"adamw"}  # whose weight decay is not part of the gradient
 
 
-def build(base, learning_rate, shape, *, weight_decay, mode="default", on="all", clip_norm=0.0, **kw):
+def build(
+    base, learning_rate, shape, *, weight_decay, mode="default", on="all", clip_norm=0.0, **kw
+):
     r"""clip -> (coupled decay) -> direction -> (decoupled decay) -> $-\eta_t$.
 
     ``coupled`` adds $\lambda w$ to the clipped gradient, so momentum and Adam see it;

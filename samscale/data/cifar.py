@@ -31,11 +31,11 @@ def decode_binary(blob, num_classes, where):
 
 def decode_python(blob, num_classes, where):
     """A pickled dict, written by Python 2, with ``data`` and a list of labels."""
-    content = unpickle.loads(blob, where)
+    entry = unpickle.loads(blob, where)
     key = "labels" if num_classes == 10 else "fine_labels"
-    if missing := {"data", key} - content.keys():
+    if missing := {"data", key} - entry.keys():
         raise ValueError(f"{where}: has no {' and no '.join(map(repr, sorted(missing)))}")
-    rows, labels = content["data"], content[key]
+    rows, labels = entry["data"], entry[key]
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != PIXELS:
         raise ValueError(f"{where}: 'data' is not an array of n x {PIXELS} bytes")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
@@ -53,27 +53,18 @@ class Layout(NamedTuple):
     decode: Callable
 
 
+def _layouts(number, python, binary, train, test):
+    names = tuple(f"{name}.bin" for name in (*train, test))
+    return (
+        Layout(f"cifar-{number}-python.tar.gz", python, train, test, decode_python),
+        Layout(f"cifar-{number}-binary.tar.gz", binary, names[:-1], names[-1], decode_binary),
+    )
+
+
 BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
-BIN_BATCHES = tuple(f"{name}.bin" for name in BATCHES)
 CIFAR = {
-    10: (
-        Layout(
-            "cifar-10-python.tar.gz", "cifar-10-batches-py", BATCHES, "test_batch", decode_python
-        ),
-        Layout(
-            "cifar-10-binary.tar.gz",
-            "cifar-10-batches-bin",
-            BIN_BATCHES,
-            "test_batch.bin",
-            decode_binary,
-        ),
-    ),
-    100: (
-        Layout("cifar-100-python.tar.gz", "cifar-100-python", ("train",), "test", decode_python),
-        Layout(
-            "cifar-100-binary.tar.gz", "cifar-100-binary", ("train.bin",), "test.bin", decode_binary
-        ),
-    ),
+    10: _layouts(10, "cifar-10-batches-py", "cifar-10-batches-bin", BATCHES, "test_batch"),
+    100: _layouts(100, "cifar-100-python", "cifar-100-binary", ("train",), "test"),
 }
 
 

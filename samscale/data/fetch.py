@@ -81,11 +81,9 @@ def _download_all(name, cache):
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return [str(error)]
-    for file, md5 in MD5[name].items():
-        reasons = [] if (cache / file).is_file() else _download(name, cache / file, md5)
-        if reasons:
-            return reasons
-    return []
+    missing = (cache / file for file in MD5[name] if not (cache / file).is_file())
+    failures = (_download(name, target, MD5[name][target.name]) for target in missing)
+    return next(filter(None, failures), [])  # lazily: nothing more is asked for after a failure
 
 
 def _download(name, target, md5):

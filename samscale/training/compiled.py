@@ -7,6 +7,7 @@ import jax
 from samscale import tasks
 from samscale.config import Config
 from samscale.training import feed, program
+from samscale.training.summary import host_means
 
 
 class Compiled:
@@ -31,11 +32,6 @@ class Compiled:
         )
         self.splits = {"validation": batches(task.validation), "test": batches(task.test)}
 
-    def infos(self, state, window, knobs):
-        """The names of what a step reports."""
-        arguments = (state, window.examples, window.order, window.first, window.size, knobs)
-        return jax.eval_shape(self.program.advance, *arguments)[1]
-
     def means(self, state) -> dict[str, float]:
         """``validation_loss``, ``test_accuracy``, ...; a split without examples says nothing."""
         totals = {}
@@ -45,10 +41,10 @@ class Compiled:
                 total = self.evaluate(state.params, state.stats, stack, total)
             totals[split] = total  # not waited for: the splits are evaluated back to back
         return {
-            f"{split}_{name}": float(value)
+            f"{split}_{name}": value
             for split, total in totals.items()
             if total is not None
-            for name, value in tasks.means(total).items()
+            for name, value in host_means(jax.device_get(total)).items()
         }
 
 

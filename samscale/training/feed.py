@@ -63,7 +63,9 @@ def evaluation_batches(examples, batch_size, num_batches, cache):
     padded = {name: a[np.where(rows < n, rows, 0)] for name, a in arrays.items()}
     padded["weight"] = np.where(rows < n, padded["weight"], 0).astype(np.float32)
     kept = total if num_batches == -1 else min(num_batches, total)
-    stacked = {name: a.reshape(total, batch_size, *a.shape[1:])[:kept] for name, a in padded.items()}
+    stacked = {
+        name: a.reshape(total, batch_size, *a.shape[1:])[:kept] for name, a in padded.items()
+    }
     if cache:
         return [jax.device_put(stacked)]
     length = _window_length(arrays, batch_size)

@@ -10,7 +10,7 @@ EVERY_SECONDS = 10.0  # at most one plain line so often, besides the last
 class Silent:
     """For tests and for programs that train many networks."""
 
-    def start(self, title: str, step: int, num_steps: int) -> None: ...
+    def start(self, title: str, num_steps: int) -> None: ...
     def update(self, step: int, values: dict[str, float]) -> None: ...
     def say(self, text: str) -> None: ...
     def stop(self) -> None: ...
@@ -22,13 +22,15 @@ class Lines(Silent):
     def __init__(self, stream=None):
         self.stream = stream or sys.stdout
 
-    def start(self, title, step, num_steps):
-        self.num_steps, self.begin, self.first, self.last = num_steps, time.time(), step, 0.0
+    def start(self, title, num_steps):
+        self.num_steps, self.first, self.last = num_steps, None, 0.0
         self.say(title)
 
     def update(self, step, values):
-        now = time.time()
-        if now - self.last > EVERY_SECONDS or step == self.num_steps:
+        now = time.monotonic()
+        if self.first is None:  # the first report; what compiled before it took is no measure
+            self.first, self.begin = step, now
+        if now - self.last > EVERY_SECONDS or ("test_loss" in values and step == self.num_steps):
             self.last = now
             left = (now - self.begin) * (self.num_steps - step) / max(step - self.first, 1)
             self.say(f"step {step}/{self.num_steps}  {words(values)}  {_clock(left)} left")
@@ -41,7 +43,7 @@ class Bar(Silent):
     """A live line with loss, accuracy, gap, speed and the time left."""
 
     def __init__(self):
-        from rich.console import Console  # noqa: PLC0415  40 ms that a library import need not pay
+        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.console = Console()
@@ -56,9 +58,9 @@ class Bar(Silent):
             transient=True,
         )
 
-    def start(self, title, step, num_steps):
+    def start(self, title, num_steps):
         self.say(title)
-        self.task = self.progress.add_task("", total=num_steps, completed=step, words="compiling")
+        self.task = self.progress.add_task("", total=num_steps, words="compiling")
         self.progress.start()
 
     def update(self, step, values):
@@ -94,6 +96,8 @@ FORMATS = {
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes > 59 else (
-        f"{minutes}:{seconds:02d}"
+    return (
+        f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        if minutes > 59
+        else (f"{minutes}:{seconds:02d}")
     )

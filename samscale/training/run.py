@@ -52,10 +52,13 @@ class _Run:
         self.config, self.machine, self.path = config, machine, path
         self.view, self.tracker = view, tracker
         self.knobs = Knobs.of(config)
+        view.start(str(path), machine.program.num_steps)
         self.epoch, self.order = 0, machine.order(self.knobs, 0)
         window = machine.feed(self.order, 0)
         state = machine.init(self.knobs, window.examples, window.order)
-        zeros = dict.fromkeys(machine.infos(state, window, self.knobs), 0.0)
+        nothing = (window.examples, window.order, 0, 0, self.knobs)
+        state, infos = machine.advance(state, *nothing)  # compiles, and shows what steps report
+        zeros = dict.fromkeys(infos, 0.0)
         saved = {"state": state, "epoch": zeros, "interval": dict(zeros), "seconds": 0.0}
         saved = checkpoint.restore(path, saved)
         self.state = jax.device_put(saved["state"])
@@ -65,11 +68,12 @@ class _Run:
         self.record = Record(path, self.step)
         self.last_save = time.perf_counter()
         self.save_cost = 0.0
-        self.chunk = 1  # the first one compiles, so it says nothing about speed
+        self.chunk = 1  # grows until it takes a second
+        if self.step:
+            view.say(f"going on from step {self.step}")
 
     def to_the_end(self) -> dict[str, Any]:
         num_steps, per_epoch = self.machine.program.num_steps, self.machine.program.steps_per_epoch
-        self.view.start(f"{self.path}", self.step, num_steps)
         with signals.collected() as asked:
             while self.step < num_steps:
                 epoch, first = divmod(self.step, per_epoch)
@@ -196,5 +200,3 @@ class _Run:
         self.view.stop()
         self.view.say(last_line(row, self.machine.task.monitor))
         return row
-
-

@@ -62,6 +62,7 @@ def make_step(task: Task, make_gradient, make_optimizer, groups: int = 1):
             sums, stats = task.loss(weights, state.stats, batch, group_keys[0], True)
             return means(sums)["loss"], (sums, stats)
 
+        @jax.jit  # both passes, one trace of the model: XLA inlines it
         def value_and_grad(params, *args):
             (_, out), grads = jax.value_and_grad(mean_loss, has_aux=True)(params, *args)
             return out, grads
@@ -88,6 +89,7 @@ def make_advance(step):
     ``count`` is traced: chunks of any length are one program, and give the same bits. Entry i of
     each array in infos belongs to the i-th step; entries from ``count`` on are zero.
     """
+    step = jax.jit(step)  # traced once, here and in the loop: XLA inlines it
 
     def advance(state: State, examples, order, first, count, knobs: Knobs):
         def batch(i):

@@ -22,12 +22,17 @@ def summary(epochs, task: Task) -> dict[str, Any]:
     return found
 
 
-def train_means(sums):
-    """As ``tasks.means``, on the host: sums over examples and, for the norm, over steps."""
-    count = max(sums["count"], 1)
-    skip = ("count", "gap", "grad_norm")
-    named = {f"train_{name}": value / count for name, value in sums.items() if name not in skip}
-    return {**named, "gap": sums["gap"] / count}
+def host_means(sums) -> dict[str, float]:
+    """As ``tasks.means``, in the host's float64."""
+    count = max(float(sums["count"]), 1.0)
+    return {name: float(value) / count for name, value in sums.items() if name != "count"}
+
+
+def train_means(sums) -> dict[str, float]:
+    """Of what steps report: ``train_loss``, ..., and the gap. The norm only guards against NaN."""
+    means = host_means(sums)
+    means.pop("grad_norm")
+    return {name if name == "gap" else f"train_{name}": v for name, v in means.items()}
 
 
 def last_line(row, monitor):
