@@ -193,7 +193,7 @@ class Config:
 
     @property
     def program_id(self) -> str:
-        """Equal for configs that one compiled program serves. A task of one's own may look at all."""
+        """Equal for configs that one program serves; a task of one's own may look at all."""
         return self._digest(lambda knob: bool(self.task) or not knob["swept"])
 
     def _digest(self, wanted) -> str:

@@ -1,4 +1,4 @@
-"""How a run may end other than well. Wrong input is a ``ValueError``, a disk's no an ``OSError``."""
+"""How a run may end. Wrong input is a ``ValueError``, and what a disk refuses an ``OSError``."""
 
 
 class Diverged(FloatingPointError):

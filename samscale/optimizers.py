@@ -32,7 +32,7 @@ def linear(num_steps):
 
 
 def inverse_sqrt(num_steps):
-    r"""$1 / \sqrt{\max(t, 1)}$: a learning rate of 0.05 and 8,000 steps of warmup peak at 5.6e-4."""
+    r"""$1 / \sqrt{\max(t, 1)}$: a learning rate of 0.05 with 8,000 warmup steps peaks at 5.6e-4."""
     return lambda t: 1 / jnp.sqrt(jnp.maximum(t, 1.0))
 
 
@@ -55,8 +55,8 @@ def schedule(name, num_steps, warmup_steps=0):
     r"""The shape ``name`` over ``num_steps`` steps, risen to linearly within ``warmup_steps``.
 
     The decays of ``cosine`` and ``linear`` span what is left after the warmup; the steps of
-    ``step`` count from the very start; ``inverse_sqrt`` rises to $1 / \sqrt{warmup}$, which it would
-    have reached by then (Vaswani et al., 2017).
+    ``step`` count from the very start; ``inverse_sqrt`` rises to $1 / \sqrt{warmup}$, which it
+    would have reached by then (Vaswani et al., 2017).
     """
     if not warmup_steps:
         return SCHEDULES[name](num_steps)

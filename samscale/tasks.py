@@ -21,8 +21,8 @@ from samscale.data.augment import AUGMENTATIONS
 class Task(NamedTuple):
     """Everything a run needs to know about its problem.
 
-    A *batch* is a dict of arrays with examples along the leading axis; an entry ``weight`` (n,), put
-    there by evaluation for padding or by the data themselves, multiplies what an example adds.
+    A *batch* is a dict of arrays with examples along the leading axis; an entry ``weight`` (n,),
+    put there by evaluation for padding or by the data themselves, multiplies what an example adds.
     """
 
     train: Mapping[str, Any]  # arrays of n examples each, such as {"x": ..., "y": ...}

@@ -26,7 +26,7 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step reports but does not carry over. Under ``jit``, what is not used costs nothing."""
+    """What a step reports but does not carry over. Under ``jit``, what goes unused is free."""
 
     out: Any  # of the perturbed pass
     clean_grads: Params  # at w

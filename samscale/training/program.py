@@ -13,7 +13,7 @@ from samscale.training.step import Knobs, State, make_advance, make_evaluate, ma
 
 
 class Program(NamedTuple):
-    """A config as pure functions, to be jitted, scanned and mapped. ``examples``: as in ``Task``."""
+    """A config as pure functions, to be jitted and mapped. ``examples``: as ``Task.train``."""
 
     steps_per_epoch: int
     num_steps: int

@@ -1,8 +1,8 @@
 r"""Training as pure functions: ``(state, info)`` in, ``(state, info)`` out; no disk, no clock.
 
-What changes the program (model, optimizer, batch size) is closed over. What changes only numbers is
-an argument, ``Knobs``: seeds, radii, learning rates and decays share one compiled program and may be
-mapped over with ``jax.vmap``.
+What changes the program (model, optimizer, batch size) is closed over. What changes only numbers
+is an argument, ``Knobs``: seeds, radii, learning rates and decays share one compiled program and
+may be mapped over with ``jax.vmap``.
 """
 
 from typing import Any, NamedTuple
