@@ -1,0 +1,25 @@
+import os
+import pathlib
+
+import jax
+import pytest
+
+# (3,) + (3, 1) is a bug until proven otherwise
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_programs_are_kept_between_sessions():
+    os.environ.setdefault(
+        "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(".pytest_cache/compiled").resolve())
+    )
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _programs_of_other_tests_are_forgotten():
+    from samscale.training import compiled
+
+    compiled._COMPILED.clear()
