@@ -11,43 +11,19 @@ import json
 import math
 import re
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-
-class Law(NamedTuple):
-    """What a value must satisfy, as a test and as words that follow "must be"."""
-
-    holds: Callable[[Any], bool]
-    words: str
-
-
-ANY = Law(lambda value: True, "anything")
-POSITIVE = Law(lambda value: value > 0, "greater than 0")
-
-
-def at_least(low):
-    return Law(lambda value: value >= low, f"at least {low}")
-
-
-def within(low, high):
-    return Law(lambda value: low <= value <= high, f"between {low} and {high}")
-
-
-def below_one(value):
-    return 0 <= value < 1
-
-
-FRACTION = Law(below_one, "at least 0 and less than 1")
-ALL_OR_POSITIVE = Law(lambda value: value == -1 or value > 0, "-1 (all) or greater than 0")
-
-
-def one_of(*names):
-    return Law(lambda value: value in names, "one of " + ", ".join(repr(name) for name in names))
-
-
-def each(law):
-    return Law(lambda values: all(map(law.holds, values)), f"{law.words}, each of them")
+from samscale.laws import (
+    ALL_OR_POSITIVE,
+    ANY,
+    FRACTION,
+    POSITIVE,
+    at_least,
+    each,
+    one_of,
+    within,
+)
 
 
 def knob(default, meaning, law=ANY, *, identity=True, swept=False) -> Any:
@@ -155,7 +131,7 @@ class Config:
         True, "go on where a run stopped; False: move it aside and begin again", identity=False
     )
     checkpoint_seconds: float = knob(
-        30.0, "least time between checkpoints within a run", at_least(0), identity=False
+        30.0, "between checkpoints; 0: whenever possible", at_least(0), identity=False
     )
     track: str = knob("none", "a key of training.track.TRACKERS", identity=False)
 

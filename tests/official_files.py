@@ -37,7 +37,7 @@ def write_idx(folder, n_train=60, n_test=20, packed=True):
 
 def planes(x):
     """(n, 32, 32, 3) -> (n, 3072): all red bytes of an image, then green, then blue."""
-    return np.stack([x[..., c].reshape(len(x), -1) for c in range(3)], axis=1).reshape(len(x), -1)
+    return np.concatenate([x[..., c].reshape(len(x), 1024) for c in range(3)], axis=1)
 
 
 def cifar_binary(x, y, num_classes):
@@ -97,14 +97,17 @@ FOLDERS = {
 }
 
 
-def cifar_batches(num_classes, form, n_batch=None):
-    """``({file name: bytes}, train x, train y, test x, test y)``, the official names."""
-    n_batch = n_batch or 2 * num_classes
+def cifar_batches(num_classes, form, n_test=20):
+    """``({file name: bytes}, train x, train y, test x, test y)``, the official names.
+
+    As in the official files, five times as many images for training as for test.
+    """
     names = ["train"] if num_classes == 100 else [f"data_batch_{i}" for i in range(1, 6)]
     write = cifar_python if form == "python" else cifar_binary
     suffix = "" if form == "python" else ".bin"
-    x, y = images(n_batch * len(names), seed=1), labels(n_batch * len(names), num_classes)
-    test_x, test_y = images(n_batch, seed=2), labels(n_batch, num_classes)[::-1]
+    x, y = images(5 * n_test, seed=1), labels(5 * n_test, num_classes)
+    test_x, test_y = images(n_test, seed=2), labels(n_test, num_classes)[::-1]
+    n_batch = 5 * n_test // len(names)
     parts = {name: np.s_[i * n_batch : (i + 1) * n_batch] for i, name in enumerate(names)}
     blobs = {f"{name}{suffix}": write(x[s], y[s], num_classes) for name, s in parts.items()}
     test = "test" if num_classes == 100 else "test_batch"

@@ -124,7 +124,8 @@ def test_the_released_snip_scores_are_computed():
     task = task_of(model, examples, widths[-1])
 
     def loss(params):
-        sums, _ = task.loss(params, {}, jax.tree.map(jnp.asarray, examples), None, True)
+        batch = jax.tree.map(jnp.asarray, examples)
+        sums, _ = task.loss(params, {}, batch, jax.random.key(0), True)
         return tasks.means(sums)["loss"]
 
     scores = pruning.PRUNERS["snip"].score(None, params, lambda: jax.grad(loss)(params))

@@ -123,9 +123,17 @@ def read_cifar_folder(folder, num_classes):
         name: layout.decode(blob, num_classes, where)
         for name, (blob, where) in _blobs(folder, layout).items()
     }
+    _check_proportions(folder, layout, {name: len(split["y"]) for name, split in decoded.items()})
     batches = [decoded[name] for name in layout.train]
-    sizes = [len(batch["y"]) for batch in batches]
-    if len(set(sizes)) > 1:  # what a binary batch cut between two records looks like
-        raise ValueError(f"{folder}: training batches of unequal sizes {sizes}")
     train = {key: np.concatenate([batch[key] for batch in batches]) for key in ("x", "y")}
     return train, decoded[layout.test]
+
+
+def _check_proportions(folder, layout, counts):
+    """A binary file that was cut between two records betrays itself only here."""
+    test = counts[layout.test]
+    if any(counts[name] * len(layout.train) != 5 * test for name in layout.train):
+        sizes = ", ".join(f"{counts[name]} in {name}" for name in (*layout.train, layout.test))
+        raise ValueError(
+            f"{folder}: a file is incomplete, not 5 training images a test image: {sizes}"
+        )

@@ -24,6 +24,8 @@ class Dataset(NamedTuple):
 
 def generator(seed, purpose) -> np.random.Generator:
     """Streams of different purposes are independent, also where their seeds are equal."""
+    if seed < 0:
+        raise ValueError(f"{purpose}_seed={seed}: must be at least 0")
     address = np.random.SeedSequence(seed, spawn_key=(PURPOSES[purpose],))
     return np.random.Generator(np.random.PCG64(address))
 

@@ -51,11 +51,11 @@ BLOCK = 1 << 16
 
 def folder(name, complete):
     """The first folder for which ``complete(folder)`` is true, after a download if need be."""
-    cache = _cache(name)
-    places = [*_by_hand(name), cache]
+    places = folders(name)
     for place in places:
         if complete(place):
             return place
+    cache = places[-1]
     if reasons := _download_all(name, cache):
         raise FileNotFoundError(
             f"dataset={name!r}: neither found in {' or '.join(map(str, places))} nor downloaded "
@@ -65,14 +65,12 @@ def folder(name, complete):
     return cache
 
 
-def _by_hand(name):
-    root = os.environ.get("SAMSCALE_DATA")
-    return [Path(root).expanduser() / name] if root else []
-
-
-def _cache(name):
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "samscale" / "data" / name
+def folders(name):
+    """Where a data set is looked for, in this order; what is downloaded goes to the last."""
+    roots = [Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "samscale" / "data"]
+    if by_hand := os.environ.get("SAMSCALE_DATA"):
+        roots.insert(0, Path(by_hand))
+    return [root.expanduser() / name for root in roots]
 
 
 def _download_all(name, cache):

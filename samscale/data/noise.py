@@ -7,6 +7,7 @@ and an example that is hit at two fractions gets the same wrong label at both.
 
 import numpy as np
 
+from samscale.config import choose
 from samscale.data.dataset import generator
 
 
@@ -28,15 +29,14 @@ def pairwise(y, num_classes, rng):
 NOISE = {"symmetric": symmetric, "uniform": uniform, "pairwise": pairwise}
 
 
-def corrupt(y, fraction, kind, num_classes, seed):
-    """A copy of ``y`` in which exactly ``round(fraction * n)`` labels were drawn anew."""
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction={fraction}: must be between 0 and 1")
-    if kind not in NOISE:
-        raise ValueError(f"kind={kind!r}: choose one of {sorted(NOISE)}")
-    rng = generator(seed, "noise")
+def corrupt(y, label_noise, noise_kind, num_classes, noise_seed):
+    """A copy of ``y`` in which exactly ``round(label_noise * n)`` labels were drawn anew."""
+    relabel = choose("noise_kind", noise_kind, NOISE)
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise={label_noise}: must be between 0 and 1")
+    rng = generator(noise_seed, "noise")
     order = rng.permutation(len(y))
-    chosen = order[: round(fraction * len(y))]
+    chosen = order[: round(label_noise * len(y))]
     noisy = np.array(y)
-    noisy[chosen] = NOISE[kind](y, num_classes, rng)[chosen]
+    noisy[chosen] = relabel(y, num_classes, rng)[chosen]
     return noisy

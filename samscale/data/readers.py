@@ -50,6 +50,8 @@ def read_idx(path, ndim):
     if len(blob) < head:
         raise ValueError(f"{path}: truncated inside its header, {len(blob)} of {head} bytes")
     shape = [int(size) for size in np.frombuffer(blob, ">u4", ndim, offset=4)]
+    if 0 in shape:
+        raise ValueError(f"{path}: holds nothing, {' x '.join(map(str, shape))} values")
     if len(blob) - head != math.prod(shape):
         what = "truncated" if len(blob) - head < math.prod(shape) else "oversize"
         sizes = " x ".join(map(str, shape))

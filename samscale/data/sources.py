@@ -39,7 +39,7 @@ def digits():
     """
     with np.load(Path(__file__).with_name("digits.npz")) as stored:
         every = {"x": stored["x"], "y": stored["y"].astype(np.int32)}
-    train, test = stratified_split(every["y"], 0.2, seed=0)
+    train, test = stratified_split(every["y"], 0.2, split_seed=0)
     return take(every, train), take(every, test), 10, SIXTEENTHS
 
 

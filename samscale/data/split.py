@@ -5,17 +5,20 @@ import numpy as np
 from samscale.data.dataset import generator
 
 
-def stratified_split(y, fraction, seed):
-    """Sorted ``(train_indices, held_indices)``; exactly ``round(fraction * n)`` are held out.
+def stratified_split(y, validation_fraction, split_seed):
+    """Sorted ``(train, held)`` indices; exactly ``round(validation_fraction * n)`` are held out.
 
     Every class gives its share of them, up to the rounding to whole examples, which goes to the
     classes with the largest remainders (on a tie to the lower class).
     """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"fraction={fraction}: must be at least 0 and below 1")
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(
+            f"validation_fraction={validation_fraction}: must be at least 0 and less than 1"
+        )
     classes, sizes = np.unique(y, return_counts=True)
-    quotas = _largest_remainder(fraction * sizes, round(fraction * len(y)))
-    order = generator(seed, "split").permutation(len(y))
+    total = round(validation_fraction * len(y))
+    quotas = _largest_remainder(validation_fraction * sizes, total)
+    order = generator(split_seed, "split").permutation(len(y))
     held = np.zeros(len(y), bool)
     for label, quota in zip(classes, quotas, strict=True):
         held[order[y[order] == label][:quota]] = True

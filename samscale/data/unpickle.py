@@ -62,7 +62,8 @@ def loads(blob, path):
     try:
         content = _Unpickler(blob).load()
     except Exception as error:  # what a damaged pickle raises is anything at all
-        raise ValueError(f"{path}: not a readable CIFAR pickle: {error}") from error
+        words = " ".join(str(error).split())  # some come on two lines
+        raise ValueError(f"{path}: not a readable CIFAR pickle: {words}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__} instead of a dict")
     return {k: v.value if isinstance(v, _Array) else v for k, v in content.items()}

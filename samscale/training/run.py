@@ -1,5 +1,6 @@
 """One run on disk: resume, train, evaluate, report. The only training module that has a clock."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -35,12 +36,13 @@ def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[
             final = read(path)[-1]
             view.say(f"done before: {path}")
             return final
-        tracker = track.TRACKERS[config.track](path, config)
-        try:
-            final = _Run(config, machine, path, view, tracker).to_the_end()
-        finally:
-            view.stop()
-            tracker.close()
+        with contextlib.ExitStack() as stack:
+            tracker = track.TRACKERS[config.track](path, config)
+            stack.callback(tracker.close)
+            stack.callback(view.stop)
+            loop = _Run(config, machine, path, view, tracker)
+            stack.callback(loop.record.close)
+            final = loop.to_the_end()
         folder.finish(path)
         return final
 
@@ -174,9 +176,9 @@ class _Run:
         return [row["train_loss"] for row in self.record.rows if "train_loss" in row]
 
     def _save(self, now=False):
-        """At most every ``checkpoint_seconds``, and never for more than 5 % of the time."""
-        since = time.perf_counter() - self.last_save
-        if now or since >= max(self.config.checkpoint_seconds, 20 * self.save_cost):
+        """Every ``checkpoint_seconds``, if that takes no more than 5 % of the time; 0: always."""
+        least, since = self.config.checkpoint_seconds, time.perf_counter() - self.last_save
+        if now or least == 0 or since >= max(least, 20 * self.save_cost):
             begin = time.perf_counter()
             tree = {"state": self.state, **self.sums, "seconds": self.seconds}
             checkpoint.save(self.path, jax.device_get(tree))
@@ -196,7 +198,6 @@ class _Run:
         }
         if self.record.rows[-1]["kind"] != "final":
             self._write(row)
-        self.record.close()
         self.view.stop()
         self.view.say(last_line(row, self.machine.task.monitor))
         return row

@@ -1,0 +1,39 @@
+"""What the value of a knob must satisfy."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Law(NamedTuple):
+    """What a value must satisfy, as a test and as words that follow "must be"."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+ANY = Law(lambda value: True, "anything")
+POSITIVE = Law(lambda value: value > 0, "greater than 0")
+
+
+def at_least(low):
+    return Law(lambda value: value >= low, f"at least {low}")
+
+
+def within(low, high):
+    return Law(lambda value: low <= value <= high, f"between {low} and {high}")
+
+
+def below_one(value):
+    return 0 <= value < 1
+
+
+FRACTION = Law(below_one, "at least 0 and less than 1")
+ALL_OR_POSITIVE = Law(lambda value: value == -1 or value > 0, "-1 (all) or greater than 0")
+
+
+def one_of(*names):
+    return Law(lambda value: value in names, "one of " + ", ".join(repr(name) for name in names))
+
+
+def each(law):
+    return Law(lambda values: all(map(law.holds, values)), f"{law.words}, each of them")
