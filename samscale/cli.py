@@ -65,7 +65,7 @@ def demo(argv) -> int:
     except flags.Error as error:
         return _fail(error, 2)
     enable_compilation_cache()
-    return _guarded(lambda: demo.run(workdir))
+    return _guarded(lambda: demo.main(workdir))
 
 
 def doctor(argv) -> int:

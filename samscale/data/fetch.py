@@ -102,7 +102,8 @@ def _download(name, target, md5):
 
 def _reason(error):
     status = f"HTTP {error.code} " if hasattr(error, "code") else ""
-    return f"{status}{getattr(error, 'reason', None) or error}"
+    reason = str(getattr(error, "reason", None) or error).strip()
+    return f"{status}{reason.splitlines()[0] if reason else type(error).__name__}"
 
 
 def _transfer(url, target, md5):
