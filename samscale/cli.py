@@ -85,10 +85,7 @@ def parse(argv) -> tuple[Config, str]:
     argv, path = _take_config(list(argv))
     if path is None:
         raise ValueError("config: must be a config file, as in --config=configs/mnist_mlp.py")
-    for word in argv[1:]:
-        name = word.lstrip("-").partition("=")[0].removeprefix("config.")
-        if word.lstrip("-").startswith("config.") and not hasattr(Config, name):
-            raise ValueError(f"config.{unknown_knob(name)}")
+    argv = _last_of_each_knob(argv)
     config = load_config(path)
     values = _parse_flags(argv, config)
     if not values.workdir:
@@ -137,9 +134,9 @@ def enable_compilation_cache() -> None:
 def _ready(config: Config):
     """Builds everything that may find the config wrong, before anything is written."""
     enable_compilation_cache()
-    from samscale.training import compiled, run
+    from samscale.training import run
 
-    compiled.compiled(config)
+    run.ready(config)
     return run
 
 
@@ -173,6 +170,19 @@ def _parse_flags(argv, config: Config | None = None):
     if rest:
         raise flags.Error(f"{rest[0]!r}: unexpected; a flag is written --name=value")
     return values
+
+
+def _last_of_each_knob(argv):
+    """Said twice, the last word counts: the flag library would append tuples to each other."""
+    last = {}
+    for i, word in enumerate(argv):
+        name = word.partition("=")[0].lstrip("-")
+        if word.startswith("-") and name.startswith("config."):
+            if name.removeprefix("config.") not in Config.__dataclass_fields__:
+                raise ValueError(f"config.{unknown_knob(name.removeprefix('config.'))}")
+            last[name] = i
+    skip = lambda i, word: last.get(word.partition("=")[0].lstrip("-"), i) != i and "=" in word
+    return [word for i, word in enumerate(argv) if not skip(i, word)]
 
 
 def _take_config(argv):

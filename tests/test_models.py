@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import os
@@ -22,8 +23,9 @@ def small(name, width=4, depth=1, **knobs):
     return models.build(name, 10, **knobs)
 
 
-def initialized(model, x=X, seed=0):
-    return jax.jit(model.init)(jax.random.key(seed), x)
+@functools.cache
+def initialized(model):
+    return jax.jit(model.init)(jax.random.key(0), X)
 
 
 def shapes(model, image):
@@ -99,11 +101,9 @@ def test_names_and_shapes_are_those_of_the_released_program(entry):
 
 def test_resnet18_takes_small_grey_images():
     model = small("ResNet18", num_blocks=(2, 2, 2, 2))
-    x = jnp.zeros((3, 28, 28, 1))
-    assert jax.eval_shape(lambda k: model.init_with_output(k, x), jax.random.key(0))[0].shape == (
-        3,
-        10,
-    )
+    images = jnp.zeros((3, 28, 28, 1))
+    outputs, _ = jax.eval_shape(lambda k: model.init_with_output(k, images), jax.random.key(0))
+    assert outputs.shape == (3, 10)
 
 
 def test_the_numbers_in_their_names_count_the_layers_on_the_longest_way():
@@ -131,14 +131,12 @@ def test_a_larger_width_has_more_parameters(name):
 
 @every
 def test_seeds_can_be_mapped_over(name):
-    model = small(name)
-    both = jax.jit(jax.vmap(lambda key: model.init(key, X)))(jax.random.split(jax.random.key(0)))
-    for i, key in enumerate(jax.random.split(jax.random.key(0))):
-        alone = jax.jit(model.init)(key, X)
-        row = jax.tree.map(lambda leaf, i=i: leaf[i], both)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), row, alone)
-    first = traverse_util.flatten_dict(both["params"], sep="/")
-    assert all((w[0] != w[1]).any() for path, w in first.items() if path.endswith("kernel"))
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    both = jax.jit(jax.vmap(lambda key: small(name).init(key, X)))(keys)
+    alone = initialized(small(name))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-6), both, alone)
+    pair = traverse_util.flatten_dict(both["params"])
+    assert all((w[0] != w[1]).any() for path, w in pair.items() if path[-1] == "kernel")
 
 
 @every
@@ -173,14 +171,14 @@ def test_training_moves_the_running_mean_a_tenth_of_the_way(name):
     np.testing.assert_allclose(twice, 1.9 * once, rtol=1e-5)  # 1 - 0.9² = 0.19
 
 
-def test_dropout_scales_what_it_keeps_of_the_hidden_units():
+def test_dropout_at_one_half_keeps_about_half_of_the_hidden_units_and_doubles_them():
     model = models.build("MLP", 1, num_neurons=(1000,), dropout=0.5)
-    variables = initialized(model)
-    variables["params"]["Dense_0"] = {"kernel": jnp.zeros((192, 1000)), "bias": jnp.ones(1000)}
-    variables["params"]["Dense_1"] = {"kernel": jnp.ones((1000, 1)), "bias": jnp.zeros(1)}
+    ones = {"kernel": jnp.zeros((192, 1000)), "bias": jnp.ones(1000)}
+    total = {"kernel": jnp.ones((1000, 1)), "bias": jnp.zeros(1)}
+    variables = {"params": {"Dense_0": ones, "Dense_1": total}}
     outputs = model.apply(variables, X, train=True, rngs={"dropout": jax.random.key(0)})
-    assert set(np.unique(outputs % 2)) == {0}  # a sum of zeros and twos
-    assert (abs(outputs - 1000) < 200).all()  # six standard deviations
+    assert not (outputs % 2).any()  # a sum of zeros and twos
+    assert (abs(outputs - 1000) < 190).all()  # six standard deviations
     assert len(np.unique(outputs)) > 1
     np.testing.assert_array_equal(model.apply(variables, X), np.full((4, 1), 1000))
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from samscale import pruning
-from samscale.config import Config, choose
+from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
 from samscale.training import checkpoint, folder, progress, signals, track
 from samscale.training.compiled import Compiled, compiled
@@ -20,6 +20,13 @@ CHUNK_SECONDS = 1.0  # the host looks up so often: for signals, progress and che
 TIMED = ("seconds", "examples_per_second")  # what may differ between two equal runs
 
 
+def ready(config: Config) -> Compiled:
+    """What may find config or data wrong: raises ``ValueError``, writes nothing."""
+    config.validate()
+    track.require(config.track)
+    return compiled(config)
+
+
 def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[str, Any]:
     """Train one run in ``workdir/run_id``, or go on with it; return its last line of metrics.
 
@@ -27,9 +34,7 @@ def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[
     not. Raises ``ValueError`` (config or data; nothing is written), ``OSError`` (disk),
     ``Diverged``, ``Interrupted``.
     """
-    config.validate()
-    choose("track", config.track, track.TRACKERS)
-    machine = compiled(config)
+    machine = ready(config)
     view = view or progress.choose()
     with folder.opened(config, workdir) as path:
         if folder.is_done(path):

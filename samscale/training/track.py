@@ -6,11 +6,12 @@ that only who asks for one needs it (``pip install 'samscale[track]'``).
 
 import dataclasses
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from samscale.config import Config
+from samscale.config import Config, choose
 
 
 class Tracker(NamedTuple):
@@ -24,7 +25,7 @@ def none(folder, config: Config) -> Tracker:
 
 def tensorboard(folder, config: Config) -> Tracker:
     """Event files in the run folder: ``tensorboard --logdir WORKDIR``."""
-    writer = _package("tensorboardX", config).SummaryWriter(str(folder / "tensorboard"))
+    writer = importlib.import_module("tensorboardX").SummaryWriter(str(folder / "tensorboard"))
 
     def log(step, values):
         for name, value in values.items():
@@ -36,7 +37,7 @@ def tensorboard(folder, config: Config) -> Tracker:
 
 def wandb(folder, config: Config) -> Tracker:
     """Weights & Biases; ``WANDB_MODE=offline`` needs no account. A resumed run keeps its id."""
-    run = _package("wandb", config).init(
+    run = importlib.import_module("wandb").init(
         project="samscale",
         id=config.run_id,
         name=config.title,
@@ -49,7 +50,7 @@ def wandb(folder, config: Config) -> Tracker:
 
 def mlflow(folder, config: Config) -> Tracker:
     """The server of ``MLFLOW_TRACKING_URI``; unset: a database file beside the run folder."""
-    package = _package("mlflow", config)
+    package = importlib.import_module("mlflow")
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         package.set_tracking_uri(f"sqlite:///{folder.parent.resolve() / 'mlflow.db'}")
     package.set_experiment("samscale")
@@ -59,12 +60,12 @@ def mlflow(folder, config: Config) -> Tracker:
 
 
 TRACKERS = {"none": none, "tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 
-def _package(name, config: Config):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"track={config.track!r}: needs {name}; pip install 'samscale[track]'"
-        ) from error
+def require(name: str) -> None:
+    """Raises ``ValueError`` where there is no such tracker, or its package is not installed."""
+    choose("track", name, TRACKERS)
+    package = PACKAGES.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        raise ValueError(f"track={name!r}: needs {package}; pip install 'samscale[track]'")

@@ -1,0 +1,167 @@
+"""The command line: right input runs, wrong input costs one sentence and exit code 2."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from samscale import cli
+from samscale.training import record
+
+TINY = ("--config=tests/tiny.py", "--config.num_neurons=(4,)", "--config.num_epochs=1")
+
+
+def train(workdir, *words):
+    return cli.train(["main.py", f"--workdir={workdir}", *words])
+
+
+def only(workdir):
+    (path,) = workdir.glob("*/config.json")
+    return path.parent
+
+
+def test_main_py_trains_from_the_shell(tmp_path):
+    words = [sys.executable, "main.py", f"--workdir={tmp_path}", *TINY]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "final test accuracy" in done.stdout.splitlines()[-1]
+    assert done.stderr == ""
+    assert (only(tmp_path) / "done").exists()
+
+
+@pytest.mark.parametrize("words", ["(5, 3)", "[5,3]", "5,3"])
+def test_widths_reach_the_run_from_the_command_line(tmp_path, words):
+    assert train(tmp_path, *TINY, f"--config.num_neurons={words}") == 0
+    assert json.loads((only(tmp_path) / "config.json").read_text())["num_neurons"] == [5, 3]
+
+
+WRONG = {
+    "--config.rhoo=0.1": "config.rhoo: no such knob; did you mean rho?",
+    "--config.rho=-1": "rho=-1.0: must be at least 0",
+    "--config.rho=abc": "rho",
+    "--config.seed=1.5": "seed",
+    "--config.dataset=mnits": "dataset='mnits': choose one of",
+    "--config.model=VGG": "model='VGG': choose one of MLP, ResNet18, ResNet50",
+    "--config.optimizer=adagrad": "optimizer='adagrad': choose one of adam, adamw, sam, sgd, usam",
+    "--config.lr_scheduler=steep": "lr_scheduler='steep': choose one of",
+    "--config.pruner=snap": "pruner='snap': choose one of",
+    "--config.loss=l3": "loss='l3': choose one of",
+    "--config.augmentation=mixup": "augmentation='mixup': choose one of",
+    "--config.noise_kind=loud": "noise_kind='loud': choose one of",
+    "--config.track=paper": "track='paper': choose one of",
+    "--config.batch_size=5000": "batch_size=5000: must be at most 1294",
+    "--config.warmup_steps=999999": "warmup_steps=999999: must be less than",
+    "--config.sam_groups=3": "sam_groups=3: must divide batch_size=128",
+    "--config.sparsity=0.5": "sparsity=0.5: must be 0 where pruner='none'",
+    "--config.sparsity=1.0": "sparsity=1.0: must be at least 0 and less than 1",
+    "--config.label_noise=2.0": "label_noise=2.0: must be between 0 and 1",
+    "--config.num_epochs=0": "num_epochs=0: must be greater than 0",
+    "--config.dataset=imagenet": "dataset='imagenet': its data pipeline is not part",
+    "--config.task=nowhere:task": "task='nowhere:task': must be module:function",
+    "--config=configs/nothing.py": "config='configs/nothing.py': no such file",
+    "--config=README.md": "config='README.md'",
+    "--unknown=1": "unknown",
+    "surplus": "'surplus'",
+}
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_wrong_input_costs_one_sentence_and_nothing_is_written(tmp_path, capsys, word):
+    words = TINY[1:] if word.startswith("--config=") else TINY
+    assert train(tmp_path / "runs", *words, word) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert WRONG[word] in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_workdir_or_config_is_named(tmp_path, capsys):
+    assert cli.train(["main.py", *TINY]) == 2
+    assert "workdir: must be a folder" in capsys.readouterr().err
+    assert train(tmp_path) == 2
+    assert "config: must be a config file" in capsys.readouterr().err
+
+
+def test_a_workdir_that_cannot_be_written_costs_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert train(tmp_path / "file" / "runs", *TINY) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "Not a directory" in err
+
+
+def old_config(tmp_path, body):
+    path = tmp_path / "old.py"
+    lines = "\n".join(f"    config.{line}" for line in body)
+    path.write_text(
+        "import ml_collections\n\n\ndef get_config():\n"
+        f"    config = ml_collections.ConfigDict()\n{lines}\n    return config\n"
+    )
+    return path
+
+
+def test_old_config_files_with_lists_are_accepted_and_overridden(tmp_path):
+    body = ("model = 'MLP'", "dataset = 'digits'", "num_neurons = [6, 5]", "num_epochs = 1")
+    body += ("pruner = 'random'", "sparsity = 0.0", "restore_checkpoint = False")
+    path = old_config(tmp_path, (*body, "num_train_steps = -1", "steps_per_eval = -1"))
+    assert train(tmp_path / "a", f"--config={path}") == 0
+    assert json.loads((only(tmp_path / "a") / "config.json").read_text())["num_neurons"] == [6, 5]
+    assert record.read(only(tmp_path / "a"))[-1]["sparsity"] == 0
+    assert train(tmp_path / "b", f"--config={path}", "--config.num_neurons=(3,)") == 0
+    assert json.loads((only(tmp_path / "b") / "config.json").read_text())["num_neurons"] == [3]
+
+
+def test_a_config_file_may_take_an_argument(tmp_path):
+    path = tmp_path / "with_argument.py"
+    path.write_text(
+        "from samscale.config import Config\n\n\n"
+        "def get_config(width):\n    return Config(num_neurons=(int(width),), num_epochs=1)\n"
+    )
+    assert train(tmp_path, f"--config={path}:7") == 0
+    assert json.loads((only(tmp_path) / "config.json").read_text())["num_neurons"] == [7]
+
+
+def test_help_lists_every_knob(capsys):
+    import dataclasses
+
+    from samscale.config import Config
+
+    assert cli.train(["main.py", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"--config.{field.name}=" in out for field in dataclasses.fields(Config))
+
+
+def test_samscale_without_a_command_lists_commands(capsys):
+    assert cli.main(["samscale"]) == 2
+    assert "samscale train" in capsys.readouterr().err
+    assert cli.main(["samscale", "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        ("optimizer=sgd",),  # the baseline, which the released program could not launch
+        ("optimizer=adamw", "lr_scheduler=linear", "learning_rate=0.001"),
+        ("optimizer=usam", "rho=0.1", "sam_groups=4"),
+        ("optimizer=sam", "base_optimizer=adam", "learning_rate=0.001", "clip_norm=1.0"),
+        ("pruner=snip", "sparsity=0.9", "snip_batches=3"),
+        ("half_precision=True",),
+        ("label_noise=0.4", "noise_kind=pairwise"),
+        ("loss=squared", "lr_scheduler=constant", "momentum=0.0"),
+        ("dropout=0.2", "warmup_steps=3", "nesterov=True", "decay_on=kernels"),
+    ],
+    ids=lambda knobs: knobs[0],
+)
+def test_every_kind_of_run_ends_well(tmp_path, knobs):
+    assert train(tmp_path, *TINY, *(f"--config.{knob}" for knob in knobs)) == 0
+    final = record.read(only(tmp_path))[-1]
+    assert 0 <= final["test_accuracy"] <= 1
+    assert final["gap"] == 0 or final["gap"] > 0
+
+
+def test_every_config_file_says_how_it_is_run():
+    for path in pathlib.Path("configs").glob("*.py"):
+        assert f"--config=configs/{path.name}" in path.read_text()
