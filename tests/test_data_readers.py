@@ -260,6 +260,14 @@ def test_damaged_cifar_archives_are_refused_by_name(tmp_path, case):
     refuses(lambda: cifar.read_cifar_folder(tmp_path, 10), str(archive), words)
 
 
+def test_an_archive_packed_anew_with_leading_dots_and_more_files_is_read(tmp_path):
+    blobs, x, y, *_ = official.cifar_batches(10, "binary")
+    files = {f"./cifar-10-batches-bin/{name}": blob for name, blob in blobs.items()}
+    packed = official.tar_gz({"./readme.html": b"<html>"} | files)
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(packed)
+    assert_split(cifar.read_cifar_folder(tmp_path, 10)[0], x, y)
+
+
 def test_a_damaged_member_is_named_with_its_archive(tmp_path):
     blobs, *_ = official.cifar_batches(10, "python")
     blobs["data_batch_2"] = blobs["data_batch_2"][:-9]
