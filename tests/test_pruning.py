@@ -212,13 +212,13 @@ def test_at_sparsity_zero_there_is_no_mask(name):
 
 
 def test_seeds_can_be_mapped_over():
-    init, _, numbers, examples, order = built(pruner="snip", sparsity=0.5)
+    init, _, numbers, examples, order = built(pruner="random", sparsity=0.5)
     seeds = np.arange(2, dtype=np.uint32)
     mapped = jax.jit(jax.vmap(lambda s: init(numbers._replace(seed=s), examples, order)))(seeds)
     first, second = (jax.tree.map(lambda m, i=i: m[i], mapped.mask) for i in range(2))
+    assert removed(first) == removed(second) == HALF
     assert (everything(first) != everything(second)).any()
-    assert (~everything(first)).sum() == (~everything(second)).sum() == 592
-    same(first, begun(pruner="snip", sparsity=0.5).mask)
+    same(first, begun(pruner="random", sparsity=0.5).mask)
 
 
 def test_the_random_mask_is_drawn_with_a_key_of_its_own():
@@ -308,8 +308,7 @@ def test_the_ascent_never_touches_removed_weights(name):
 def test_residual_networks_are_pruned_in_their_kernels_alone():
     model = models.build("ResNet18", 10, num_filters=4, num_blocks=(1, 1))
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-    scores = jax.tree.map(lambda w: jnp.zeros(w.shape), params)
-    mask = pruning.make_mask(scores, 0.5, "layer", ("conv_init",))
+    mask = jax.eval_shape(lambda s: pruning.make_mask(s, 0.5, "layer", ("conv_init",)), params)
     leaves = jax.tree.leaves_with_path(mask)
     arrays = {jax.tree_util.keystr(path) for path, m in leaves if m.ndim}
     kernels = {jax.tree_util.keystr(path) for path, _ in leaves if path[-1].key == "kernel"}

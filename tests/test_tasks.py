@@ -297,7 +297,7 @@ def test_in_half_precision_sums_are_float32():
 def test_a_config_becomes_a_task():
     config = Config(num_neurons=(5,), loss="squared", augmentation="crop_flip")
     task = tasks.build(config)
-    params, _ = task.init(KEY)
+    params, _ = jax.jit(task.init)(KEY)
     assert {name: layer["kernel"].shape for name, layer in params.items()} == {
         "Dense_0": (64, 5),
         "Dense_1": (5, 10),
