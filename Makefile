@@ -16,7 +16,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/resnet.py
 
 lock:
 	uv pip compile --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 \

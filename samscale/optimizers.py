@@ -37,7 +37,7 @@ def inverse_sqrt(num_steps):
 
 
 def _drops(num_steps, fractions):
-    return optax.piecewise_constant_schedule(1.0, {int(f * num_steps): 0.1 for f in fractions})
+    return lambda t: 0.1 ** sum(jnp.where(t >= f * num_steps, 1.0, 0.0) for f in fractions)
 
 
 SCHEDULES = {

@@ -37,12 +37,13 @@ class Task(NamedTuple):
 
 def means(sums: Mapping[str, Any]) -> dict[str, Any]:
     """Sums over examples (or labels) -> means; a count of zero gives zero."""
-    count = jnp.maximum(sums["count"], 1)
+    count = jnp.where(sums["count"] > 0, sums["count"], 1)
     return {name: value / count for name, value in sums.items() if name != "count"}
 
 
 def cross_entropy(outputs, y, weight):
     """Softmax cross entropy in nats. ``outputs``: (n, classes), ``y``: (n,) classes."""
+    outputs = _valid(outputs, weight)
     loss = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
     return _sums(weight, loss=loss, accuracy=outputs.argmax(-1) == y)
 
@@ -52,17 +53,20 @@ def squared(outputs, y, weight):
 
     ``y``: (n,) classes, taken as one-hot vectors, or real targets shaped as ``outputs``.
     """
+    outputs = _valid(outputs, weight)
     classes = jnp.issubdtype(y.dtype, jnp.integer)
     target = jax.nn.one_hot(y, outputs.shape[-1], dtype=outputs.dtype) if classes else y
     present = ~jnp.isnan(target)
     residual = jnp.where(present, outputs - jnp.where(present, target, 0), 0)
     loss = (residual**2).reshape(len(y), -1).sum(-1)
     accuracy = {"accuracy": outputs.argmax(-1) == y} if classes else {}
-    return _sums(weight, loss=loss, **accuracy)
+    counted = weight * present.reshape(len(y), -1).any(-1)
+    return _sums(counted, loss=loss, **accuracy)
 
 
 def binary_cross_entropy(outputs, y, weight):
     """Several yes/no labels an example: (n, labels), NaN where missing. Counts labels, not rows."""
+    outputs = _valid(outputs, weight)
     present = ~jnp.isnan(y)
     loss = optax.sigmoid_binary_cross_entropy(outputs, jnp.where(present, y, 0))
     correct = (outputs > 0) == (y > 0.5)
@@ -74,6 +78,11 @@ LOSSES = {
     "squared": squared,
     "binary_cross_entropy": binary_cross_entropy,
 }
+
+
+def _valid(outputs, weight):
+    """Zero where a row does not count: NaN there would reach the gradient through the product."""
+    return jnp.where(weight.reshape(-1, *(1,) * (outputs.ndim - 1)) > 0, outputs, 0)
 
 
 def _sums(weight, **values):
@@ -146,8 +155,10 @@ def _of_the_user(config: Config) -> Task:
         sys.path.insert(0, "")  # where the command is run
     try:
         make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         raise ValueError(f"{law} ({error})") from error
+    if not callable(make):
+        raise ValueError(f"{law}, not {type(make).__name__}")
     task = make(config)
     if not isinstance(task, Task):
         raise ValueError(f"{law}, not {type(task).__name__}")

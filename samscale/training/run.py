@@ -160,7 +160,7 @@ class _Run:
         self.tracker.log(row["step"], numbers)
 
     def _check_finite(self, infos):
-        losses = infos["loss"] / np.maximum(infos["count"], 1)
+        losses = infos["loss"] / np.where(infos["count"] > 0, infos["count"], 1)
         good = np.isfinite(losses) & np.isfinite(infos["grad_norm"])
         if good.all():
             return

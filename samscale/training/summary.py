@@ -24,7 +24,7 @@ def summary(epochs, task: Task) -> dict[str, Any]:
 
 def host_means(sums) -> dict[str, float]:
     """As ``tasks.means``, in the host's float64."""
-    count = max(float(sums["count"]), 1.0)
+    count = float(sums["count"]) or 1.0
     return {name: float(value) / count for name, value in sums.items() if name != "count"}
 
 
