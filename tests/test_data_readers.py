@@ -64,6 +64,8 @@ DAMAGED_IDX = {
     "gzip cut": (gzip.compress(GOOD)[:-9], "damaged gzip file"),
     "gzip checksum": (gzip.compress(GOOD)[:-8] + b"\0" * 8, "damaged gzip file"),
     "gzip body": (gzip.compress(GOOD)[:40] + b"\xff" * 40, "damaged gzip file"),
+    # 7: the last block, of the kind that deflate does not have
+    "gzip block": (gzip.compress(GOOD)[:10] + b"\x07" + b"\0" * 99, "damaged gzip file"),
     "one image less": (official.idx(np.zeros((59, 28, 28))), "59 images but 60 labels"),
     "no images": (official.idx(np.zeros((0, 28, 28))), "holds nothing, 0 x 28 x 28 values"),
     "other size than test": (official.idx(np.zeros((60, 9, 7))), "are (9, 7) pixels"),

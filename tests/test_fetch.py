@@ -144,6 +144,23 @@ def test_where_both_mirrors_fail_no_file_appears_and_one_sentence_says_why(mirro
     assert server.asked == ["/first/a.bin", "/second/a.bin"]  # and not for b.bin any more
 
 
+def test_a_mirror_that_falls_silent_is_given_up(mirrors, cache, monkeypatch):
+    silence = threading.Event()
+
+    def stall(handler):
+        send(handler, GOOD[:-1], len(GOOD))
+        silence.wait(timeout=10)
+
+    server = mirrors(ALL | {"a.bin": stall}, ALL)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    try:
+        fetch.folder("toy", complete)
+    finally:
+        silence.set()
+    assert has_good_files_only(cache)
+    assert server.asked == ["/first/a.bin", "/second/a.bin", "/first/b.bin"]
+
+
 @pytest.mark.parametrize(
     "case, words",
     [

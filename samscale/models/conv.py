@@ -3,7 +3,7 @@
 XLA:CPU convolves forward at a good rate but takes the gradient of a kernel several times slower.
 Here the derivative is written so that its transpose is matrix products over windows.
 
-MEASURED
+Not yet tuned against other libraries: ``benchmarks/resnet.py`` measures.
 
 Paths, on CPUs; elsewhere all is ``lax.conv_general_dilated``:
 
