@@ -37,6 +37,7 @@ def inverse_sqrt(num_steps):
 
 
 def _drops(num_steps, fractions):
+    # at the exact fraction: the released program rounds it down to a whole step
     return lambda t: 0.1 ** sum(jnp.where(t >= f * num_steps, 1.0, 0.0) for f in fractions)
 
 
@@ -101,4 +102,5 @@ def build(
 
 def kernels(params):
     """True for the leaves named ``kernel``: not for biases and the scales of normalization."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    named = lambda path, _: bool(path) and getattr(path[-1], "key", None) == "kernel"
+    return jax.tree_util.tree_map_with_path(named, params)

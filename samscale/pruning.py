@@ -72,7 +72,7 @@ def make_mask(scores, sparsity, scope, exempt=()):
 
 def is_prunable(path, exempt=()):
     names = [getattr(part, "key", str(part)) for part in path]
-    return names[-1] == "kernel" and not set(names) & set(exempt)
+    return names[-1:] == ["kernel"] and not set(names) & set(exempt)
 
 
 def _keep(score, sparsity):

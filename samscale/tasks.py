@@ -66,6 +66,10 @@ def squared(outputs, y, weight):
 
 def binary_cross_entropy(outputs, y, weight):
     """Several yes/no labels an example: (n, labels), NaN where missing. Counts labels, not rows."""
+    if y.shape != outputs.shape:
+        raise ValueError(
+            f"loss='binary_cross_entropy': labels must be shaped {outputs.shape}, not {y.shape}"
+        )
     outputs = _valid(outputs, weight)
     present = ~jnp.isnan(y)
     loss = optax.sigmoid_binary_cross_entropy(outputs, jnp.where(present, y, 0))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samscale import cli, models, pruning, sharpness, tasks
+from samscale import cli, models, optimizers, pruning, sharpness, tasks
 from samscale.config import Config
 from samscale.training import program, progress, record, run
 from samscale.training.step import Knobs
@@ -246,3 +246,15 @@ def regression(config):
 
 def test_changing_one_field_of_a_config_changes_its_folder():
     assert dataclasses.replace(Config(), momentum=0.8).run_id != Config().run_id
+
+
+def test_parameters_without_names_have_no_kernels():
+    params = [jnp.ones((2, 2))]
+    assert optimizers.kernels(params) == [False]
+    assert optimizers.kernels(jnp.ones(2)) is False
+    assert pruning.make_mask(jnp.ones((2, 2)), 0.5, "global").ndim == 0
+
+
+def test_class_labels_are_refused_by_a_loss_of_several_labels():
+    with pytest.raises(ValueError, match=r"binary_cross_entropy.*\(10, 10\), not \(10,\)"):
+        tasks.binary_cross_entropy(jnp.zeros((10, 10)), jnp.arange(10), jnp.ones(10))
