@@ -1,9 +1,10 @@
-"""Loss and gradients of a CIFAR ResNet-18 on CPUs: plain XLA, this package's convolution, PyTorch.
+"""Milliseconds of a gradient of a CIFAR ResNet-18 on this CPU: plain XLA, ours, PyTorch.
 
-    python benchmarks/resnet.py [--filters 8 16 32] [--batch 128] [--rounds 9]
+    python benchmarks/resnet.py --filters 8 16 32 --batch 128 --rounds 7
 
-One call each in turn, round after round; a time is the least over the rounds. Batch normalisation
-is in training mode, all is float32, and PyTorch (optional) has as many threads as there are CPUs.
+The three take turns, and each keeps its best round: other programs then disturb all alike.
+``floor`` is what the multiplications of the convolutions would take at the rate of a large
+matrix product measured between the rounds; a column's percentage is the floor over its time.
 """
 
 import argparse
@@ -15,154 +16,146 @@ from unittest import mock
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from samscale.models import ResNet18, resnet
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
-NUM_CLASSES = 10
-PLAIN = partial(nn.Conv, use_bias=False)
+BLOCKS, SIZE, CLASSES = (2, 2, 2, 2), 32, 10
+PLAIN = {"Conv": partial(nn.Conv, use_bias=False)}
+if hasattr(resnet, "BatchNorm"):
+    PLAIN["BatchNorm"] = nn.BatchNorm
 
 
-def images(batch):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(batch, 32, 32, 3)).astype(np.float32)
-    return x, rng.integers(NUM_CLASSES, size=batch)
+def jax_gradient(filters, batch):
+    model = ResNet18(filters, CLASSES)
+    x = jax.random.normal(jax.random.key(0), (batch, SIZE, SIZE, 3))
+    y = jnp.arange(batch) % CLASSES
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+
+    def loss(params):
+        at = {**variables, "params": params}
+        logits, stats = model.apply(at, x, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), stats
+
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    run = lambda: jax.block_until_ready(gradient(variables["params"]))
+    run()
+    return run
 
 
-def jax_step(conv, num_filters, x, labels):
-    """A compiled call that waits for the loss and the gradients."""
-    net = ResNet18(num_filters, NUM_CLASSES)
-    x, labels = jnp.asarray(x), jnp.asarray(labels)
-
-    def loss(params, stats):
-        variables = {"params": params, "batch_stats": stats}
-        logits, updates = net.apply(variables, x, train=True, mutable=["batch_stats"])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), updates
-
-    with mock.patch.object(resnet, "Conv", conv):
-        variables = jax.jit(net.init)(jax.random.key(0), x)
-        args = variables["params"], variables["batch_stats"]
-        step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*args).compile()
-    return lambda: jax.block_until_ready(step(*args))
+def plain_gradient(filters, batch):
+    """The same model from the layers that it replaced."""
+    with mock.patch.multiple(resnet, **PLAIN):
+        return jax_gradient(filters, batch)
 
 
-def torch_step(num_filters, x, labels):
-    net = torch_resnet18(num_filters).to(memory_format=torch.channels_last)
-    x = torch.from_numpy(x).permute(0, 3, 1, 2)  # channels last in memory
-    labels = torch.from_numpy(labels)
+def torch_block(torch, inputs, filters, stride):
+    nn = torch.nn
 
-    def step():
-        net.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(net(x), labels).backward()
-
-    return step
-
-
-def torch_resnet18(num_filters):
-    layers = [*torch_conv_norm(3, num_filters, 3, 1), torch.nn.ReLU()]
-    channels = num_filters
-    for stage in range(4):
-        for i in range(2):
-            filters, stride = num_filters * 2**stage, 2 if stage and i == 0 else 1
-            layers.append(torch_block(channels, filters, stride))
-            channels = filters
-    head = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(channels, NUM_CLASSES)
-    return torch.nn.Sequential(*layers, *head)
-
-
-def torch_conv_norm(channels, filters, size, stride):
-    conv = torch.nn.Conv2d(channels, filters, size, stride, size // 2, bias=False)
-    return conv, torch.nn.BatchNorm2d(filters)
-
-
-def torch_block(channels, filters, stride):
-    class Block(torch.nn.Module):
+    class Block(nn.Module):
         def __init__(self):
             super().__init__()
-            first = torch_conv_norm(channels, filters, 3, stride)
-            second = torch_conv_norm(filters, filters, 3, 1)
-            self.body = torch.nn.Sequential(*first, torch.nn.ReLU(), *second)
-            same = (channels, stride) == (filters, 1)
-            project = () if same else torch_conv_norm(channels, filters, 1, stride)
-            self.shortcut = torch.nn.Sequential(*project)
+            self.body = nn.Sequential(
+                nn.Conv2d(inputs, filters, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(filters),
+                nn.ReLU(),
+                nn.Conv2d(filters, filters, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(filters),
+            )
+            project = nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
+            self.shortcut = nn.Sequential(*project if inputs != filters else ())
 
         def forward(self, x):
-            return torch.relu(self.shortcut(x) + self.body(x))
+            return torch.relu(self.body(x) + self.shortcut(x))
 
     return Block()
 
 
-def matmul_steps(n=1024):
-    a = np.random.default_rng(0).normal(size=(n, n)).astype(np.float32)
-    product = jax.jit(jnp.matmul).lower(a, a).compile()
-    on_device = jnp.asarray(a)
-    steps = {"XLA": lambda: product(on_device, on_device).block_until_ready()}
-    if torch:
-        b = torch.from_numpy(a)
-        steps["PyTorch"] = lambda: torch.matmul(b, b)
-    return steps, 2 * n**3
+def torch_gradient(torch, filters, batch):
+    nn = torch.nn
+    layers = [nn.Conv2d(3, filters, 3, 1, 1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
+    width = filters
+    for stage, blocks in enumerate(BLOCKS):
+        for i in range(blocks):
+            stride = 2 if stage > 0 and i == 0 else 1
+            layers.append(torch_block(torch, width, filters * 2**stage, stride))
+            width = filters * 2**stage
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, CLASSES)]
+    layout = {"memory_format": torch.channels_last}
+    model = nn.Sequential(*layers).to(**layout)
+    x, y = torch.randn(batch, 3, SIZE, SIZE).to(**layout), torch.arange(batch) % CLASSES
+
+    def run():
+        model.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(x), y).backward()
+
+    run()
+    return run
 
 
-def least_seconds(steps, rounds):
-    """The least time of each step, after two calls to warm up."""
-    seconds = {name: [] for name in steps}
-    for _ in range(2 + rounds):
-        for name, step in steps.items():
+def products(filters, batch):
+    """Operations of the convolutions: output and both gradients, but none of the image."""
+    total, inputs, size = 2 * 27 * filters * SIZE**2, filters, SIZE
+    for stage, blocks in enumerate(BLOCKS):
+        outputs, size = filters * 2**stage, SIZE // 2**stage
+        taps = 9 * inputs + (inputs if stage > 0 else 0) + 9 * outputs * (2 * blocks - 1)
+        total += 3 * taps * outputs * size**2
+        inputs = outputs
+    return 2 * batch * total
+
+
+def matmul(size=2048):
+    """A product and how many operations it takes."""
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    return lambda: product(a, a).block_until_ready(), 2 * size**3
+
+
+def best(programs, rounds):
+    """Seconds of the fastest of ``rounds``, one program after the other in each."""
+    times = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, run in programs.items():
             start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: min(s[2:]) for name, s in seconds.items()}
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(seconds) for name, seconds in times.items()}
 
 
-def network_steps(num_filters, batch):
-    x, labels = images(batch)
-    steps = {
-        "plain XLA": jax_step(PLAIN, num_filters, x, labels),
-        "samscale": jax_step(resnet.Conv, num_filters, x, labels),
-    }
-    if torch:
-        steps["PyTorch"] = torch_step(num_filters, x, labels)
-    return steps
-
-
-def row(num_filters, seconds):
-    reference = seconds.get("PyTorch")
-    cells = [f"{num_filters:>7}"]
-    for time_ in seconds.values():
-        ratio = f"{time_ / reference:5.2f}x" if reference else ""
-        cells.append(f"{1e3 * time_:>9.1f} {ratio:>6}")
-    return " |".join(cells)
+def find_torch():
+    try:
+        import torch
+    except ImportError:
+        print("PyTorch is not installed here, so its column is left out.")
+        return None
+    torch.set_num_threads(os.cpu_count())
+    return torch
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--filters", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    if torch:
-        torch.set_num_threads(os.cpu_count())
-    else:
-        print("PyTorch is not installed, so its times are left out.")
-    print(f"Milliseconds (times PyTorch's), batch {args.batch}, {os.cpu_count()} CPUs")
-    for i, num_filters in enumerate(args.filters):
-        seconds = least_seconds(network_steps(num_filters, args.batch), args.rounds)
-        if i == 0:
-            print(" |".join(["filters", *(f"{name:>16}" for name in seconds)]))
-        print(row(num_filters, seconds), flush=True)
-    steps, operations = matmul_steps()
-    rates = least_seconds(steps, 3 * args.rounds)
-    shown = (f"{name} {operations / s / 1e9:.0f} GFLOP/s" for name, s in rates.items())
-    print("Product of 1024x1024 matrices: " + ", ".join(shown))
+    torch, (product, operations) = find_torch(), matmul()
+    for filters in args.filters:
+        programs = {
+            "matmul": product,
+            "XLA": plain_gradient(filters, args.batch),
+            "ours": jax_gradient(filters, args.batch),
+        }
+        if torch:
+            programs["PyTorch"] = torch_gradient(torch, filters, args.batch)
+        seconds = best(programs, args.rounds)
+        rate = operations / seconds.pop("matmul")
+        floor = products(filters, args.batch) / rate
+        print(f"F={filters}: matmul {rate / 1e9:.0f} GFLOP/s, floor {1e3 * floor:.0f} ms")
+        for name, t in seconds.items():
+            ratio = f"  {t / seconds['PyTorch']:5.2f} x PyTorch" if torch else ""
+            print(f"  {name:8}{1e3 * t:8.0f} ms {floor / t:5.0%} of floor{ratio}", flush=True)
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")
     main()
