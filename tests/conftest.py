@@ -23,3 +23,15 @@ def _programs_of_other_tests_are_forgotten():
     from samscale.training import compiled
 
     compiled._COMPILED.clear()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The folder of an uninterrupted run of ``TINY``."""
+    from runs import TINY, VIEW
+
+    from samscale.training import run
+
+    workdir = tmp_path_factory.mktemp("whole")
+    run.train(TINY, workdir, VIEW())
+    return workdir / TINY.run_id

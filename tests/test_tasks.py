@@ -1,4 +1,4 @@
-"""Losses as sums and counts, a network as a task, and tasks of one's own."""
+"""A network as a task, and tasks of one's own."""
 
 import re
 import sys
@@ -18,19 +18,12 @@ N, K = 7, 4
 RNG = np.random.default_rng(0)
 OUTPUTS = RNG.normal(size=(N, K)).astype(np.float32)
 CLASSES = np.array([0, 3, 1, 1, 2, 0, 3], np.int32)
-TARGETS = RNG.normal(size=(N, K)).astype(np.float32)
-YES_NO = RNG.integers(0, 2, (N, K)).astype(np.float32)
-WEIGHT = np.array([1, 2, 0.5, 1, 1, 3, 0.25], np.float32)
 ONES = np.ones(N, np.float32)
 KEY = jax.random.key(0)
 
-CASES = {  # every loss, with the labels it knows
-    "cross_entropy": (tasks.cross_entropy, CLASSES),
-    "squared": (tasks.squared, CLASSES),
-    "squared on real targets": (tasks.squared, TARGETS),
-    "binary_cross_entropy": (tasks.binary_cross_entropy, YES_NO),
-}
-every = pytest.mark.parametrize("loss, y", CASES.values(), ids=CASES)
+
+IMAGES = RNG.normal(size=(N, 8, 8, 1)).astype(np.float32)
+BATCH = {"x": IMAGES, "y": CLASSES}
 
 
 def close(received, expected):
@@ -40,171 +33,6 @@ def close(received, expected):
 
 def same(received, expected):
     jax.tree.map(np.testing.assert_array_equal, received, expected)
-
-
-def gradient(loss, outputs, y, weight):
-    """Of the mean, as a step takes it."""
-    return jax.grad(lambda o: tasks.means(loss(o, y, weight))["loss"])(outputs)
-
-
-def test_every_loss_is_tested():
-    assert {loss for loss, _ in CASES.values()} == set(tasks.LOSSES.values())
-
-
-def test_cross_entropy_is_minus_the_log_of_the_probability_of_the_class():
-    o = OUTPUTS.astype(np.float64)
-    probability = np.exp(o) / np.exp(o).sum(-1, keepdims=True)
-    losses = -np.log(probability[np.arange(N), CLASSES])
-    expected = {
-        "loss": (WEIGHT * losses).sum(),
-        "accuracy": (WEIGHT * (o.argmax(-1) == CLASSES)).sum(),
-        "count": WEIGHT.sum(),
-    }
-    close(tasks.cross_entropy(OUTPUTS, CLASSES, WEIGHT), expected)
-
-
-def test_squared_on_classes_is_the_distance_to_the_one_hot_vector():
-    losses = ((OUTPUTS - np.eye(K)[CLASSES]) ** 2).sum(-1)
-    expected = {
-        "loss": (WEIGHT * losses).sum(),
-        "accuracy": (WEIGHT * (OUTPUTS.argmax(-1) == CLASSES)).sum(),
-        "count": WEIGHT.sum(),
-    }
-    close(tasks.squared(OUTPUTS, CLASSES, WEIGHT), expected)
-
-
-def test_squared_on_real_targets_is_the_distance_and_has_no_accuracy():
-    losses = ((OUTPUTS - TARGETS) ** 2).sum(-1)
-    expected = {"loss": (WEIGHT * losses).sum(), "count": WEIGHT.sum()}
-    close(tasks.squared(OUTPUTS, TARGETS, WEIGHT), expected)
-
-
-@pytest.mark.parametrize("shape", [(N,), (N, 1), (N, 2, 3)])
-def test_squared_sums_over_outputs_of_any_shape(shape):
-    outputs, targets = (RNG.normal(size=shape).astype(np.float32) for _ in range(2))
-    losses = ((outputs - targets) ** 2).reshape(N, -1).sum(-1)
-    close(tasks.squared(outputs, targets, WEIGHT)["loss"], (WEIGHT * losses).sum())
-
-
-def test_binary_cross_entropy_is_that_of_each_label_and_counts_labels():
-    probability = 1 / (1 + np.exp(-OUTPUTS.astype(np.float64)))
-    losses = -np.log(np.where(YES_NO == 1, probability, 1 - probability))
-    expected = {
-        "loss": (WEIGHT[:, None] * losses).sum(),
-        "accuracy": (WEIGHT[:, None] * ((probability > 0.5) == (YES_NO == 1))).sum(),
-        "count": K * WEIGHT.sum(),
-    }
-    close(tasks.binary_cross_entropy(OUTPUTS, YES_NO, WEIGHT), expected)
-
-
-def test_yes_and_no_may_be_whole_numbers():
-    close(
-        tasks.binary_cross_entropy(OUTPUTS, YES_NO.astype(np.int32), WEIGHT),
-        tasks.binary_cross_entropy(OUTPUTS, YES_NO, WEIGHT),
-    )
-
-
-@every
-def test_sums_over_ragged_parts_add_to_those_of_the_whole(loss, y):
-    cuts = [slice(0, 3), slice(3, 4), slice(4, N)]
-    parts = [loss(OUTPUTS[c], y[c], WEIGHT[c]) for c in cuts]
-    total = jax.tree.map(lambda *xs: sum(xs), *parts)
-    close(tasks.means(total), tasks.means(loss(OUTPUTS, y, WEIGHT)))
-    weighed = [np.array(tasks.means(p)["loss"] * p["count"]) for p in parts]
-    close(sum(weighed) / total["count"], tasks.means(loss(OUTPUTS, y, WEIGHT))["loss"])
-
-
-@every
-def test_a_weight_counts_an_example_as_often_as_it_says(loss, y):
-    times = np.array([1, 2, 0, 3, 1, 0, 1])
-    repeated = loss(np.repeat(OUTPUTS, times, 0), np.repeat(y, times, 0), np.ones(8, np.float32))
-    close(loss(OUTPUTS, y, np.float32(times)), repeated)
-
-
-@every
-@pytest.mark.parametrize("garbage", [1e4, np.inf, -np.inf, np.nan])
-def test_padded_rows_change_no_sum_whatever_they_hold(loss, y, garbage):
-    outputs = np.concatenate([OUTPUTS, np.full((3, K), garbage, np.float32)])
-    labels = np.concatenate([y, y[:3]])
-    weight = np.concatenate([WEIGHT, np.zeros(3, np.float32)])
-    close(loss(outputs, labels, weight), loss(OUTPUTS, y, WEIGHT))
-
-
-@every
-@pytest.mark.parametrize("garbage", [1e4, np.inf, -np.inf, np.nan])
-def test_padded_rows_change_no_gradient_whatever_they_hold(loss, y, garbage):
-    outputs = np.concatenate([OUTPUTS, np.full((3, K), garbage, np.float32)])
-    labels = np.concatenate([y, y[:3]])
-    weight = np.concatenate([WEIGHT, np.zeros(3, np.float32)])
-    received = gradient(loss, outputs, labels, weight)
-    close(received[:N], gradient(loss, OUTPUTS, y, WEIGHT))
-    same(received[N:], np.zeros((3, K)))
-
-
-def with_gaps(y):
-    gaps = np.zeros((N, K), bool)
-    gaps[0, 1] = gaps[2, 0] = gaps[2, 3] = gaps[4] = True  # the whole of row 4
-    return np.where(gaps, np.nan, y).astype(np.float32), gaps
-
-
-def test_missing_yes_or_no_labels_add_neither_loss_nor_accuracy_nor_count():
-    y, gaps = with_gaps(YES_NO)
-    there = np.where(gaps, 0, WEIGHT[:, None])
-    losses = np.logaddexp(0, np.where(YES_NO == 1, -OUTPUTS, OUTPUTS).astype(np.float64))
-    expected = {
-        "loss": (there * losses).sum(),
-        "accuracy": (there * ((OUTPUTS > 0) == (YES_NO == 1))).sum(),
-        "count": there.sum(),
-    }
-    close(tasks.binary_cross_entropy(OUTPUTS, y, WEIGHT), expected)
-
-
-def test_missing_real_targets_add_no_loss():
-    y, gaps = with_gaps(TARGETS)
-    losses = np.where(gaps, 0, (OUTPUTS - TARGETS) ** 2).sum(-1)
-    close(tasks.squared(OUTPUTS, y, WEIGHT)["loss"], (WEIGHT * losses).sum())
-
-
-def test_a_row_without_any_real_target_is_not_counted():
-    y, gaps = with_gaps(TARGETS)
-    rest = ~gaps.all(-1)
-    received = tasks.squared(OUTPUTS, y, WEIGHT)
-    close(received, tasks.squared(OUTPUTS[rest], y[rest], WEIGHT[rest]))
-
-
-@pytest.mark.parametrize(
-    "loss, labels", [(tasks.binary_cross_entropy, YES_NO), (tasks.squared, TARGETS)]
-)
-def test_the_gradient_of_missing_labels_is_zero_and_not_nan(loss, labels):
-    y, gaps = with_gaps(labels)
-    received = np.asarray(gradient(loss, OUTPUTS, y, WEIGHT))
-    assert not received[gaps].any()
-    assert np.isfinite(received).all()
-    assert received[~gaps].all()
-
-
-def test_means_divide_by_the_count_and_leave_it_out():
-    assert tasks.means({"loss": 6.0, "accuracy": 3.0, "count": 4.0}) == {
-        "loss": 1.5,
-        "accuracy": 0.75,
-    }
-
-
-def test_means_over_nothing_are_zero_and_so_is_their_gradient():
-    assert tasks.means({"loss": 0.0, "count": 0.0}) == {"loss": 0.0}
-    for loss, y in CASES.values():
-        same(gradient(loss, OUTPUTS, y, 0 * ONES), np.zeros((N, K)))
-
-
-@every
-@pytest.mark.parametrize("scale", [0.01, 100.0])
-def test_weights_are_relative_so_their_scale_leaves_the_means_alone(loss, y, scale):
-    scaled = loss(OUTPUTS, y, np.float32(scale) * WEIGHT)
-    close(tasks.means(scaled), tasks.means(loss(OUTPUTS, y, WEIGHT)))
-
-
-IMAGES = RNG.normal(size=(N, 8, 8, 1)).astype(np.float32)
-BATCH = {"x": IMAGES, "y": CLASSES}
 
 
 def supervised(name, normalize=lambda x: x, **knobs):

@@ -1,0 +1,33 @@
+"""What tests of runs share: a small run, and what of its folder must not change."""
+
+import jax
+import numpy as np
+
+from samscale.config import Config
+from samscale.training import checkpoint, progress, record, run
+
+TINY = Config(num_neurons=(8,), num_epochs=3, batch_size=100, checkpoint_seconds=0.0)
+VIEW = progress.Silent
+
+
+def rows(path):
+    """The record without what a clock says."""
+    return [{k: v for k, v in row.items() if k not in run.TIMED} for row in record.read(path)]
+
+
+def bits(path):
+    return (path / checkpoint.NAME).read_bytes()
+
+
+def saved(path):
+    """What a checkpoint holds, but for the seconds."""
+    from flax import serialization
+
+    tree = serialization.msgpack_restore(bits(path))
+    tree.pop("seconds")
+    return tree
+
+
+def same(first, second):
+    assert rows(first) == rows(second)
+    jax.tree.map(np.testing.assert_array_equal, saved(first), saved(second))
