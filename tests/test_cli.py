@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from samscale import cli
@@ -159,7 +160,7 @@ def test_every_kind_of_run_ends_well(tmp_path, knobs):
     assert train(tmp_path, *TINY, *(f"--config.{knob}" for knob in knobs)) == 0
     final = record.read(only(tmp_path))[-1]
     assert 0 <= final["test_accuracy"] <= 1
-    assert final["gap"] == 0 or final["gap"] > 0
+    assert np.isfinite([value for value in final.values() if isinstance(value, float)]).all()
 
 
 def test_every_config_file_says_how_it_is_run():

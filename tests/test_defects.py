@@ -130,6 +130,25 @@ def test_weight_decay_never_bends_the_ascent():
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_the_reported_gap_is_the_loss_above_less_the_loss_below(optimizer):
+    p, task, knobs, order, state = ready(optimizer=optimizer, rho=0.3)
+    batch = {name: a[order[0]] for name, a in task.train.items()}
+    total = lambda w: task.loss(w, {}, batch, jax.random.key(0), True)[0]["loss"]
+    grads = jax.grad(total)(state.params)
+    radius = 0.3 / sharpness.norm(grads) if optimizer == "sam" else 0.0
+    above = jax.tree.map(lambda w, g: w + radius * g, state.params, grads)
+    expected = total(above) - total(state.params)
+    _, infos = jax.jit(p.advance)(state, jax.device_put(task.train), order, 0, 1, knobs)
+    np.testing.assert_allclose(infos["gap"][0], expected, rtol=1e-4)
+    assert (infos["gap"][0] == 0) == (optimizer == "sgd")
+
+
+def test_a_layer_exempt_from_pruning_must_exist():
+    with pytest.raises(ValueError, match=r"prune_exempt='Dense_9': choose one of Dense_0, Dense_1"):
+        ready(pruner="random", sparsity=0.5, prune_exempt=("Dense_9",))
+
+
 def test_half_precision_computes_in_bfloat16_with_float32_parameters():
     p, task, knobs, order, state = ready(half_precision=True)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.float32)}

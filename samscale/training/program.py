@@ -31,6 +31,7 @@ def build(config: Config, task: Task) -> Program:
         raise ValueError(
             f"batch_size={config.batch_size}: must be at most {num_examples}, the training examples"
         )
+    _check_exempt(config, task)
     per_epoch = num_examples // config.batch_size
     num_steps = config.num_train_steps
     if num_steps == -1:
@@ -70,6 +71,15 @@ def _check_choices(config: Config):
             f"base_optimizer={config.base_optimizer!r}: must be left alone where optimizer="
             f"{config.optimizer!r} is a base optimizer itself"
         )
+
+
+def _check_exempt(config: Config, task: Task):
+    if config.prune_exempt:
+        params, _ = jax.eval_shape(task.init, jax.random.key(0))
+        paths, _ = jax.tree_util.tree_flatten_with_path(params)
+        layers = {str(getattr(part, "key", part)) for path, _ in paths for part in path[:-1]}
+        for name in config.prune_exempt:
+            choose("prune_exempt", name, dict.fromkeys(layers))
 
 
 def _gradient(config: Config):
