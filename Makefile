@@ -16,7 +16,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/resnet.py
+	$(BIN)/python -m benchmarks
 
 lock:
 	uv pip compile --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 \

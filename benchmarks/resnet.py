@@ -1,15 +1,6 @@
-"""Milliseconds of a gradient of a CIFAR ResNet-18 on this CPU: plain XLA, ours, PyTorch.
+"""The gradient of a CIFAR ResNet-18 on this CPU: plain XLA, ours, PyTorch (a bench-only extra)."""
 
-    python benchmarks/resnet.py --filters 8 16 32 --batch 128 --rounds 7
-
-The three take turns, and each keeps its best round: other programs then disturb all alike.
-``floor`` is what the multiplications of the convolutions would take at the rate of a large
-matrix product measured between the rounds; a column's percentage is the floor over its time.
-"""
-
-import argparse
 import os
-import time
 from functools import partial
 from unittest import mock
 
@@ -18,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.timing import Row, best, matmul
 from samscale.models import ResNet18, resnet
 
 BLOCKS, SIZE, CLASSES = (2, 2, 2, 2), 32, 10
-PLAIN = {"Conv": partial(nn.Conv, use_bias=False)}
-if hasattr(resnet, "BatchNorm"):
-    PLAIN["BatchNorm"] = nn.BatchNorm
+PLAIN = {"Conv": partial(nn.Conv, use_bias=False), "BatchNorm": nn.BatchNorm}
 
 
 def jax_gradient(filters, batch):
@@ -104,58 +94,29 @@ def products(filters, batch):
     return 2 * batch * total
 
 
-def matmul(size=2048):
-    """A product and how many operations it takes."""
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    return lambda: product(a, a).block_until_ready(), 2 * size**3
-
-
-def best(programs, rounds):
-    """Seconds of the fastest of ``rounds``, one program after the other in each."""
-    times = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, run in programs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: min(seconds) for name, seconds in times.items()}
-
-
-def find_torch():
+def rows(filters=(8, 16, 32), batch=128, rounds=9):
     try:
         import torch
     except ImportError:
-        print("PyTorch is not installed here, so its column is left out.")
-        return None
+        print("PyTorch is not installed here: no row compares ResNet-18 with it")
+        return
     torch.set_num_threads(os.cpu_count())
-    return torch
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--filters", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
-    torch, (product, operations) = find_torch(), matmul()
-    for filters in args.filters:
+    product, operations = matmul()
+    for width in filters:
         programs = {
             "matmul": product,
-            "XLA": plain_gradient(filters, args.batch),
-            "ours": jax_gradient(filters, args.batch),
+            "XLA": plain_gradient(width, batch),
+            "ours": jax_gradient(width, batch),
+            "PyTorch": torch_gradient(torch, width, batch),
         }
-        if torch:
-            programs["PyTorch"] = torch_gradient(torch, filters, args.batch)
-        seconds = best(programs, args.rounds)
-        rate = operations / seconds.pop("matmul")
-        floor = products(filters, args.batch) / rate
-        print(f"F={filters}: matmul {rate / 1e9:.0f} GFLOP/s, floor {1e3 * floor:.0f} ms")
-        for name, t in seconds.items():
-            ratio = f"  {t / seconds['PyTorch']:5.2f} x PyTorch" if torch else ""
-            print(f"  {name:8}{1e3 * t:8.0f} ms {floor / t:5.0%} of floor{ratio}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        seconds = best(programs, rounds)
+        rate = operations / seconds["matmul"]
+        floor = products(width, batch) / rate
+        yield Row(
+            f"ResNet-18 with {width} filters, forward and backward: ours / PyTorch",
+            seconds["ours"] / seconds["PyTorch"],
+            f"{1e3 * seconds['ours']:.0f} ms against {1e3 * seconds['PyTorch']:.0f} ms; plain XLA "
+            f"{1e3 * seconds['XLA']:.0f} ms; the products at {rate / 1e9:.0f} GFLOP/s "
+            f"{1e3 * floor:.0f} ms",
+            at_most=1.5,
+        )

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from samscale.models.conv import Conv
+from samscale.models.norm import BatchNorm
 
 
 class ResNetBlock(nn.Module):
@@ -73,7 +74,7 @@ class ResNet(nn.Module):
     def __call__(self, x, train: bool = False):  # (batch, H, W, C) -> (batch, num_outputs)
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(
-            nn.BatchNorm,
+            BatchNorm,
             use_running_average=not train,
             momentum=0.9,
             epsilon=1e-5,

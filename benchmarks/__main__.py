@@ -1,0 +1,27 @@
+"""Every speed that the project promises, as one table.
+
+python -m benchmarks            # all, about ten minutes on two cores
+python -m benchmarks mlp cost   # some
+"""
+
+import sys
+
+from benchmarks import cost, mlp, resnet, startup
+from samscale.cli import enable_compilation_cache
+
+PARTS = {"mlp": mlp, "cost": cost, "startup": startup, "resnet": resnet}
+
+
+def main(names):
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        sys.exit(f"{unknown[0]!r}: choose some of {', '.join(PARTS)}")
+    enable_compilation_cache()
+    for name in names or PARTS:
+        for row in PARTS[name].rows():
+            print(f"{row.value:8.2f}  {row.verdict():16}  {row.what}\n{'':28}{row.detail}")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
