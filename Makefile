@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed-$(shell cat pyproject.toml requirements.txt | cksum | cut -d' ' -f1)
 
 demo: $(STAMP)
-	$(BIN)/samscale demo --workdir=runs/demo
+	$(BIN)/samscale study studies/digits_width.py --workdir=runs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -20,7 +20,7 @@ bench: $(STAMP)
 
 lock:
 	uv pip compile --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-		--extra test --extra track pyproject.toml -o requirements.txt
+		--extra parquet --extra test --extra track pyproject.toml -o requirements.txt
 
 $(STAMP):
 	$(PY) -m venv $(VENV)

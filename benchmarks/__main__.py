@@ -7,7 +7,7 @@ python -m benchmarks mlp cost   # some
 import sys
 
 from benchmarks import cost, mlp, resnet, startup
-from samscale.cli import enable_compilation_cache
+from samscale.training.compiled import keep_programs
 
 PARTS = {"mlp": mlp, "cost": cost, "startup": startup, "resnet": resnet}
 
@@ -16,7 +16,7 @@ def main(names):
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         sys.exit(f"{unknown[0]!r}: choose some of {', '.join(PARTS)}")
-    enable_compilation_cache()
+    keep_programs()
     for name in names or PARTS:
         for row in PARTS[name].rows():
             print(f"{row.value:8.2f}  {row.verdict():16}  {row.what}\n{'':28}{row.detail}")

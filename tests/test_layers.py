@@ -12,7 +12,7 @@ LAYERS = [
     {"data", "models", "sharpness", "pruning", "optimizers"},
     {"tasks"},
     {"training"},
-    {"demo"},
+    {"study"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

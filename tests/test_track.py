@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 
 import pytest
@@ -18,6 +19,32 @@ def test_tensorboard_mirrors_the_record(tmp_path):
     content = events.read_bytes()
     for name in record.read(tmp_path / config.run_id)[0]:
         assert name in ("kind", "step") or name.encode() in content
+
+
+def test_wandb_mirrors_a_run_without_an_account(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = dataclasses.replace(TINY, track="wandb")
+    run.train(config, tmp_path, progress.Silent())
+    (mirror,) = (tmp_path / config.run_id / "wandb").glob("offline-run-*/run-*.wandb")
+    for name in ("test_accuracy", "train_loss", "gap"):
+        assert name.encode() in mirror.read_bytes()
+
+
+@pytest.mark.filterwarnings("default")  # of packages that MLflow brings
+def test_mlflow_goes_on_in_the_run_that_it_began(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = track.mlflow(tmp_path / "run", TINY)
+    tracker.log(1, {"test_accuracy": 0.5})
+    tracker.close()
+    tracker = track.mlflow(tmp_path / "run", TINY)
+    tracker.log(2, {"test_accuracy": 0.75})
+    tracker.close()
+    (found,) = mlflow.search_runs(experiment_names=["samscale"], output_format="list")
+    history = mlflow.MlflowClient().get_metric_history(found.info.run_id, "test_accuracy")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.75)]
+    assert found.data.params["num_neurons"] == "(4,)"
 
 
 @pytest.mark.parametrize("name", sorted(track.PACKAGES))

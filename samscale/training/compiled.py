@@ -1,6 +1,8 @@
 """A program with its data in place, ready to run: what runs share that differ only in numbers."""
 
 import functools
+import os
+import pathlib
 
 import jax
 
@@ -58,3 +60,12 @@ def compiled(config: Config) -> Compiled:
         _COMPILED.clear()
         _COMPILED[key] = Compiled(config)
     return _COMPILED[key]
+
+
+def keep_programs() -> None:
+    """Keep compiled programs on disk, unless ``JAX_COMPILATION_CACHE_DIR`` says where."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache / "samscale" / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small nets too
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import json
 import pathlib
 import platform
@@ -20,7 +21,7 @@ import jax
 from samscale.config import Config
 from samscale.training.files import write_atomically
 
-DONE = "done"
+DONE, FAILED = "done", "failed.json"
 
 
 @contextlib.contextmanager
@@ -53,6 +54,40 @@ def finish(folder) -> None:
     write_atomically(pathlib.Path(folder) / DONE, b"")
 
 
+def fail(folder, reason: str) -> None:
+    """Remember why a run cannot be finished, so that a study does not try it again and again."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / FAILED, {"reason": reason})
+
+
+def failure(folder) -> str | None:
+    """The reason that ``fail`` left; None where there is none, or the run was finished since."""
+    path = pathlib.Path(folder) / FAILED
+    if not path.exists() or is_done(folder):
+        return None
+    return json.loads(path.read_bytes())["reason"]
+
+
+def forgive(folder) -> None:
+    """Let a failed run be tried again; the reason stays beside it."""
+    path = pathlib.Path(folder) / FAILED
+    if path.exists():
+        path.rename(path.with_name(f"earlier-{FAILED}"))
+
+
+def is_held(folder) -> bool:
+    """Whether a process is at it now."""
+    try:
+        with (pathlib.Path(folder) / ".lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # no such file: nobody ever was
+    return False
+
+
 def environment() -> dict:
     """What a number may depend on besides the config."""
     return {
@@ -63,13 +98,19 @@ def environment() -> dict:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "versions": _versions(),
     }
+
+
+@functools.cache
+def _versions():
+    return {name: metadata.version(name) for name in _PACKAGES}
 
 
 _PACKAGES = ("samscale", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
+@functools.cache  # a study asks for every run
 def _commit():
     """Of the source tree this package is run from; None where it is not one."""
     command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]

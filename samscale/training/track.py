@@ -49,13 +49,21 @@ def wandb(folder, config: Config) -> Tracker:
 
 
 def mlflow(folder, config: Config) -> Tracker:
-    """The server of ``MLFLOW_TRACKING_URI``; unset: a database file beside the run folder."""
+    """The server of ``MLFLOW_TRACKING_URI``; unset: a database file beside the run folder.
+
+    A resumed run goes on in the MLflow run that it began.
+    """
     package = importlib.import_module("mlflow")
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         package.set_tracking_uri(f"sqlite:///{folder.parent.resolve() / 'mlflow.db'}")
     package.set_experiment("samscale")
-    package.start_run(run_name=config.run_id)
-    package.log_params(dataclasses.asdict(config))
+    named = f"attributes.run_name = '{config.run_id}'"
+    before = package.search_runs(filter_string=named, output_format="list", max_results=1)
+    if before:
+        package.start_run(run_id=before[0].info.run_id)
+    else:
+        package.start_run(run_name=config.run_id)
+        package.log_params(dataclasses.asdict(config))
     return Tracker(lambda step, values: package.log_metrics(values, step=step), package.end_run)
 
 

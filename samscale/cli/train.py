@@ -1,20 +1,14 @@
-"""The command line: ``python main.py`` and ``samscale``. Parses, calls, and words errors.
-
-Exit codes: 0 done, 1 failed (diverged, disk), 2 wrong input, 130 / 143 stopped by a signal.
-"""
+"""``python main.py`` and ``samscale train``: one network."""
 
 import dataclasses
 import importlib.util
-import os
 import pathlib
-import sys
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from samscale import __version__
+from samscale.cli.words import fail, guarded, words
 from samscale.config import Config, from_mapping, unknown_knob
-from samscale.errors import Diverged, Interrupted
 
 USAGE = """\
 Train one network.
@@ -26,21 +20,6 @@ Knobs, with the defaults that a config file begins from:
 """
 
 
-def main(argv=None) -> int:
-    """``samscale COMMAND ...``"""
-    argv = sys.argv if argv is None else argv
-    commands = {"train": train, "demo": demo, "doctor": doctor}
-    if len(argv) > 1 and argv[1] in commands:
-        return commands[argv[1]](argv[1:])
-    if len(argv) > 1 and argv[1] == "--version":
-        print(f"samscale {__version__}")
-        return 0
-    asked = len(argv) > 1 and argv[1] in ("-h", "--help", "help")
-    lines = [f"  samscale {name:8}{f.__doc__.splitlines()[0]}" for name, f in commands.items()]
-    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
-
-
 def train(argv) -> int:
     """Train one network: --workdir=DIR --config=FILE [--config.KNOB=VALUE ...], or --help."""
     if any(word in ("-h", "--help", "--helpfull") for word in argv[1:]):
@@ -50,34 +29,10 @@ def train(argv) -> int:
         config, workdir = parse(argv)
         run = _ready(config)
     except (ValueError, flags.Error) as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     except OSError as error:
-        return _fail(_words(error), 1)
-    return _guarded(lambda: run.train(config, workdir))
-
-
-def demo(argv) -> int:
-    """SGD and SAM on handwritten digits at three widths, in about a minute: [--workdir=DIR]"""
-    from samscale import demo
-
-    try:
-        workdir = _parse_flags(argv).workdir or "runs/demo"
-    except flags.Error as error:
-        return _fail(error, 2)
-    enable_compilation_cache()
-    return _guarded(lambda: demo.main(workdir))
-
-
-def doctor(argv) -> int:
-    """Print versions, devices, where data are looked for: what a bug report needs."""
-    del argv
-    from samscale.data import fetch
-    from samscale.training import folder
-
-    for name, value in folder.environment().items():
-        print(f"{name}: {value}")
-    print(f"data: {', '.join(map(str, fetch.folders('NAME')))}")
-    return 0
+        return fail(words(error), 1)
+    return guarded(lambda: run.train(config, workdir))
 
 
 def parse(argv) -> tuple[Config, str]:
@@ -99,17 +54,7 @@ def load_config(path: str) -> Config:
     ``path`` may end in ``:TEXT``, which ``get_config`` is then called with.
     """
     file, _, argument = path.partition(":")
-    if not pathlib.Path(file).is_file():
-        raise ValueError(f"config={file!r}: no such file")
-    spec = importlib.util.spec_from_file_location("_config_file", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"config={file!r}: must be a Python file, named *.py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(*([argument] if argument else []))
-    except Exception as error:  # whatever a file of the user's may raise
-        raise ValueError(f"config={file!r}: {type(error).__name__}: {error}") from error
+    config = call(file, "config", "get_config", *([argument] if argument else []))
     if isinstance(config, ConfigDict):
         return from_mapping(config.to_dict())
     if not isinstance(config, Config):
@@ -120,43 +65,28 @@ def load_config(path: str) -> Config:
     return config
 
 
-def enable_compilation_cache() -> None:
-    """Keep compiled programs on disk, unless ``JAX_COMPILATION_CACHE_DIR`` says where."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache / "samscale" / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small nets too
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+def call(file: str, field: str, function: str, *arguments):
+    """What a function of a user's file returns; ``ValueError`` says what is wrong with either."""
+    if not pathlib.Path(file).is_file():
+        raise ValueError(f"{field}={file!r}: no such file")
+    spec = importlib.util.spec_from_file_location(f"_{field}_file", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{field}={file!r}: must be a Python file, named *.py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return getattr(module, function)(*arguments)
+    except Exception as error:  # whatever a file of the user's may raise
+        raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
 
 
 def _ready(config: Config):
     """Builds everything that may find the config wrong, before anything is written."""
-    enable_compilation_cache()
-    from samscale.training import run
+    from samscale.training import compiled, run
 
+    compiled.keep_programs()
     run.ready(config)
     return run
-
-
-def _guarded(action) -> int:
-    """The exit code of an action; what may happen to it becomes one sentence."""
-    try:
-        action()
-    except Diverged as error:
-        return _fail(error, 1)
-    except Interrupted as error:
-        return _fail(error, 128 + error.signum)
-    except OSError as error:
-        return _fail(_words(error), 1)
-    except KeyboardInterrupt:
-        return _fail("stopped before there was anything to save", 130)
-    return 0
-
-
-def _words(error: OSError):
-    return f"{error.filename}: {error.strerror}" if error.filename else (error.strerror or error)
 
 
 def _parse_flags(argv, config: Config | None = None):
@@ -202,8 +132,3 @@ def _knobs():
         yield f"  --config.{field.name}={field.default!r}\n        {field.metadata['meaning']}" + (
             f" ({law})" if law != "anything" else ""
         )
-
-
-def _fail(error, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code

@@ -1,0 +1,40 @@
+"""The command line: ``python main.py`` and ``samscale``. Parses, calls, and words errors."""
+
+import sys
+
+from samscale import __version__
+from samscale.cli.studies import figure, report, results, status, study
+from samscale.cli.train import load_config, parse, train
+
+__all__ = ["load_config", "main", "parse", "train"]
+
+
+def doctor(argv) -> int:
+    """Print versions, devices, where data are looked for: what a bug report needs."""
+    del argv
+    from samscale.data import fetch
+    from samscale.training import folder
+
+    for name, value in folder.environment().items():
+        print(f"{name}: {value}")
+    print(f"data: {', '.join(map(str, fetch.folders('NAME')))}")
+    return 0
+
+
+COMMANDS = {
+    command.__name__: command for command in (train, study, status, results, report, figure, doctor)
+}
+
+
+def main(argv=None) -> int:
+    """``samscale COMMAND ...``"""
+    argv = sys.argv if argv is None else argv
+    if len(argv) > 1 and argv[1] in COMMANDS:
+        return COMMANDS[argv[1]](argv[1:])
+    if len(argv) > 1 and argv[1] == "--version":
+        print(f"samscale {__version__}")
+        return 0
+    asked = len(argv) > 1 and argv[1] in ("-h", "--help", "help")
+    lines = [f"  samscale {name:8}{f.__doc__.splitlines()[0]}" for name, f in COMMANDS.items()]
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2

@@ -1,0 +1,179 @@
+"""``samscale study``, and what looks at its results."""
+
+import argparse
+import pathlib
+
+from samscale.cli.train import call
+from samscale.cli.words import fail, guarded
+
+EXECUTORS = ("here", "processes")
+FORMATS = ("csv", "json", "parquet")
+
+
+def study(argv) -> int:
+    """Run a grid of networks and report: FILE --workdir=DIR [--quick] [--dry-run]"""
+    parser = _parser(study)
+    parser.add_argument("file", metavar="FILE", help="a study file, as in studies/")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="a folder for the runs")
+    parser.add_argument("--quick", action="store_true", help="shrink the study to minutes")
+    parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
+    parser.add_argument("--executor", default="here", choices=EXECUTORS)
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="of processes; 0: all")
+    parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
+    args = parser.parse_args(argv[1:])
+    try:
+        chosen = load_study(args.file)
+        chosen = (chosen.quick() if args.quick else chosen).validate()
+        if args.workers < 0:
+            raise ValueError(f"workers={args.workers}: must be 0 or more")
+        if args.dry_run:
+            return _dry_run(chosen, args.workdir)
+        from samscale.study import executors
+
+        execute = executors.choose(args.executor, args.workers)
+        _ready(chosen)
+    except ValueError as error:
+        return fail(error, 2)
+    name = pathlib.Path(args.file).stem + ("-quick" if args.quick else "")
+    command = ["samscale", "study", *argv[1:]]
+    return guarded(lambda: _run(chosen, name, args, execute, command))
+
+
+def status(argv) -> int:
+    """How far the studies in a folder are: WORKDIR"""
+    args = _parser(status, "workdir").parse_args(argv[1:])
+
+    def show():
+        from samscale.study import progress_of
+
+        for line in progress_of.lines(args.workdir):
+            print(line)
+
+    return _asked(show)
+
+
+def results(argv) -> int:
+    """Every run with its knobs and metrics: WORKDIR [--csv|--json|--parquet=FILE] [--where=...]"""
+    parser = _parser(results, "workdir")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--csv", action="store_true", help="to the screen")
+    kind.add_argument("--json", action="store_true", help="a line a run, to the screen")
+    kind.add_argument("--parquet", metavar="FILE")
+    parser.add_argument("--where", metavar="'width > 300 and optimizer == \"sam\"'")
+    args = parser.parse_args(argv[1:])
+
+    def show():
+        from samscale.study import tables
+
+        table = tables.where(tables.load(args.workdir), args.where)
+        if args.parquet:
+            tables.to_parquet(table, args.parquet)
+        else:
+            print(tables.text(table, "csv" if args.csv else "json" if args.json else "screen"))
+
+    return _asked(show)
+
+
+def report(argv) -> int:
+    """Build report.html again, also in mid-study: WORKDIR [--study=NAME]"""
+    parser = _parser(report, "workdir")
+    _study_argument(parser)
+    args = parser.parse_args(argv[1:])
+
+    def show():
+        from samscale.study.publish import publish
+
+        found, path = publish(args.workdir, _name(args))
+        print(f"{found.analysis.answer}\n{path}")
+
+    return _asked(show)
+
+
+def figure(argv) -> int:
+    """A figure for a paper: WORKDIR --kind=gain [--format=pdf] [--out=FILE] [--study=NAME]"""
+    parser = _parser(figure, "workdir")
+    _study_argument(parser)
+    parser.add_argument("--kind", default="gain", help="gain, absolute, radius, heatmap")
+    parser.add_argument("--format", default="pdf", help="pdf, svg, png")
+    parser.add_argument("--out", metavar="FILE", help="default: KIND.FORMAT here")
+    args = parser.parse_args(argv[1:])
+
+    def show():
+        from samscale.study import publish
+
+        path = pathlib.Path(args.out or f"{args.kind}.{args.format}")
+        publish.figure(args.workdir, _name(args), args.kind, path)
+        print(path)
+
+    return _asked(show)
+
+
+def load_study(file: str):
+    """What ``get_study`` of a file returns."""
+    from samscale.study import Study
+
+    found = call(file, "study", "get_study")
+    if not isinstance(found, Study):
+        kind = type(found).__name__
+        raise ValueError(f"study={file!r}: get_study() must return a samscale Study, not {kind}")
+    return found
+
+
+def _run(chosen, name, args, execute, command):
+    from samscale.study import closing, conduct, publish
+
+    conduct.conduct(chosen, name, args.workdir, execute, command, args.retry_failed)
+    found, path = publish.publish(args.workdir, name)
+    closing.show(found)
+    print(f"Report: {path}")
+    if args.quick:
+        print("--quick: too few epochs, seeds and radii to answer the question.")
+
+
+def _ready(chosen):
+    """Finds the first cell of every program wrong before anything is written."""
+    from samscale.study import cells
+    from samscale.training import compiled, run
+
+    compiled.keep_programs()
+    seen = set()
+    for cell in cells(chosen):
+        if cell.config.program_id not in seen:
+            seen.add(cell.config.program_id)
+            if len(seen) == 1:
+                run.ready(cell.config)
+
+
+def _dry_run(chosen, workdir):
+    from samscale.study import closing, plan
+
+    closing.show_plan(plan.plan(chosen, workdir))
+    return 0
+
+
+def _asked(show) -> int:
+    try:
+        return guarded(show)
+    except ValueError as error:
+        return fail(error, 2)
+
+
+def _name(args):
+    from samscale.study import store
+
+    if args.study is None and (names := store.names(args.workdir)):
+        return names[0]
+    return args.study or ""
+
+
+def _parser(command, *positional):
+    parser = argparse.ArgumentParser(
+        prog=f"samscale {command.__name__}", description=command.__doc__.splitlines()[0]
+    )
+    for name in positional:
+        parser.add_argument(name, metavar=name.upper())
+    return parser
+
+
+def _study_argument(parser):
+    parser.add_argument("--study", metavar="NAME", help="default: the newest")

@@ -1,0 +1,32 @@
+"""Exit codes, and one sentence for whatever may go wrong.
+
+0 done, 1 failed (diverged, disk), 2 wrong input, 130 / 143 stopped by a signal.
+"""
+
+import sys
+
+from samscale.errors import Diverged, Interrupted
+
+
+def guarded(action) -> int:
+    """The exit code of an action; what may happen to it becomes one sentence."""
+    try:
+        action()
+    except Diverged as error:
+        return fail(error, 1)
+    except Interrupted as error:
+        return fail(error, 128 + error.signum)
+    except OSError as error:
+        return fail(words(error), 1)
+    except KeyboardInterrupt:
+        return fail("stopped before there was anything to save", 130)
+    return 0
+
+
+def words(error: OSError):
+    return f"{error.filename}: {error.strerror}" if error.filename else (error.strerror or error)
+
+
+def fail(error, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

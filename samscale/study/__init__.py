@@ -1,0 +1,9 @@
+"""From a question to a figure: a grid of runs, executed, analysed and reported.
+
+``Study`` and its axes are written down in a file of ``studies/``; ``load(workdir)`` gives every run
+of a work folder as a table.
+"""
+
+from samscale.study.grid import Axis, Cell, Study, cells, methods, nuisance, repeated, scientific
+
+__all__ = ["Axis", "Cell", "Study", "cells", "methods", "nuisance", "repeated", "scientific"]

@@ -1,0 +1,97 @@
+"""What a study leaves on the screen."""
+
+from rich.console import Console
+from rich.table import Table
+
+from samscale.study.grid import METHOD
+from samscale.study.view import clock
+
+MOST_FAILED = 10  # failed cells that are listed
+
+
+def show(found) -> None:
+    """The gain at every size, the answer, the warnings, and the cells that failed."""
+    console, design, analysis = Console(), found.design, found.analysis
+    scale = 100 if design.metric == "accuracy" else 1
+    unit = " %" if design.metric == "accuracy" else ""
+    table = Table(title=found.study.question)
+    for name in (
+        "",
+        design.x_name,
+        design.baseline + unit,
+        METHOD,
+        f"{METHOD}{unit}",
+        "gain, 95 %",
+    ):
+        table.add_column(name, justify="right")
+    chosen = _validated(analysis.chosen)
+    base = {(r["panel"], r["size"]): r for r in chosen if r["method"] == design.baseline}
+    mine = {(r["panel"], r["size"], r["method"]): r for r in chosen}
+    for row in _validated(analysis.gains):
+        at = row["panel"], row["size"]
+        if row["against"] != design.baseline or (*at, row["method"]) not in mine:
+            continue
+        own = mine[(*at, row["method"])]
+        where = ", ".join(f"{n} {own[n]:g}" for n in design.nuisance if own[n] == own[n])
+        half = (row["high"] - row["low"]) / 2
+        interval = f" ± {scale * half:.2f}" if half == half else ""
+        table.add_row(
+            " ".join(filter(None, at)),
+            f"{row['x']:,.0f}",
+            f"{scale * base[at]['mean']:.2f}" if at in base else "",
+            f"{row['method']} {where}".strip(),
+            f"{scale * own['mean']:.2f}",
+            f"{scale * row['mean']:+.2f}{interval} (n = {row['n']})",
+        )
+    console.print(table)
+    for warning in analysis.warnings:
+        console.print(f"[bold]warning[/]: {warning}", highlight=False, soft_wrap=True)
+    failed = found.cells[found.cells["status"] == "failed"]
+    for _, row in failed.head(MOST_FAILED).iterrows():
+        console.print(f"failed: {row['run_id']}: {row['reason']}", markup=False, highlight=False)
+    if len(failed) > MOST_FAILED:
+        console.print(f"... and {len(failed) - MOST_FAILED} more failed cells")
+    console.print(analysis.answer, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_plan(groups) -> None:
+    """One row for each program, and the sum."""
+    table = Table(title="What is left to run")
+    for name in (
+        "program",
+        "cells",
+        "done",
+        "parameters",
+        "gradients",
+        "time, about",
+        "memory, at least",
+    ):
+        table.add_column(name, justify="left" if name == "program" else "right")
+    for g in groups:
+        table.add_row(
+            g.title,
+            str(g.cells),
+            str(g.done),
+            f"{g.num_params:,}",
+            f"{g.gradients:,.0f}",
+            clock(g.seconds),
+            f"{g.memory / 2**20:,.1f} MiB",
+        )
+    total = lambda name: sum(getattr(g, name) for g in groups)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{len(groups)} programs, {total('cells')} cells, {total('done')} of them done; "
+        f"{total('gradients'):,.0f} gradients of a batch, about {clock(total('seconds'))} in this "
+        "process. Estimated: finished runs of a program say how long it takes, else its operations "
+        "at half this machine's matrix rate.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _validated(table):
+    """Rows chosen on validation; on test where there is nothing to validate on."""
+    rows = table.to_dict("records")
+    kept = [row for row in rows if row["protocol"] == "validation"]
+    return kept or [row for row in rows if row["protocol"] == "test"]

@@ -1,0 +1,87 @@
+"""What a study will cost, before anything runs: traced, never compiled."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from samscale.study import results
+from samscale.study.grid import Study, cells
+from samscale.training import compiled
+from samscale.training.step import Knobs
+
+RATE_SIZE = 1024  # of the matrix product that tells the machine's rate
+SHARE = 0.5  # of that rate that training reaches, roughly
+COMPILE_SECONDS, RUN_SECONDS = 1.5, 0.05  # of a program, and of a run beside its steps
+
+
+class Group(NamedTuple):
+    """The cells of one program that are not done."""
+
+    title: str
+    cells: int
+    done: int
+    num_params: int
+    gradients: float  # of a batch, of all cells that are left
+    seconds: float  # estimated, of all cells that are left
+    memory: float  # bytes of data, parameters, gradients and momentum: a lower bound
+
+
+def plan(study: Study, workdir) -> list[Group]:
+    """A row for each program. Time: from finished runs of the same program, else from its
+    operations at half the rate of a matrix product, measured now. Raises ``ValueError``."""
+    groups: dict[str, list] = {}
+    for cell in cells(study):
+        groups.setdefault(cell.config.program_id, []).append(cell)
+    rate, rows = None, []
+    for group in groups.values():
+        found = [results.outcome(Path(workdir) / cell.config.run_id) for cell in group]
+        done = [row["seconds"] for row in found if row["status"] == results.DONE]
+        config = group[0].config
+        machine = compiled.Compiled(config)
+        steps, size, memory, operations = _look(machine, config)
+        if done:
+            each = float(np.mean(done))
+        else:
+            rate = rate or _rate()
+            each = steps * operations / (SHARE * rate) + RUN_SECONDS
+        labels = {k: v for k, v in group[0].labels.items() if k == "method"}
+        labels |= {a.name: group[0].labels[a.name] for a in (study.size, *study.panels)}
+        left = len(group) - len(done)
+        seconds = left * each + (COMPILE_SECONDS if left else 0)
+        gradients = float(left * steps * results.passes(config))
+        title = " ".join(labels.values())
+        rows.append(Group(title, len(group), len(done), size, gradients, seconds, memory))
+    return rows
+
+
+def _look(machine, config):
+    """Steps, parameters, bytes and operations a step of a program."""
+    knobs = Knobs.of(config)
+    order = jax.eval_shape(machine.program.order, knobs, 0)
+    examples = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(machine.task.train)
+    )
+    state = jax.eval_shape(machine.program.init, knobs, examples, order)
+    lowered = jax.jit(machine.program.advance).lower(state, examples, order, 0, 1, knobs)
+    cost = lowered.cost_analysis() or {}
+    size = sum(int(np.prod(w.shape)) for w in jax.tree.leaves(state.params))
+    data = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(examples))
+    held = sum(int(np.prod(w.shape)) * w.dtype.itemsize for w in jax.tree.leaves(state))
+    memory = float(data + held + 4 * size * results.passes(config))
+    return machine.program.num_steps, size, memory, float(cost.get("flops", 0.0))
+
+
+def _rate():
+    """Operations a second of a matrix product, the best of three."""
+    a = jax.numpy.ones((RATE_SIZE, RATE_SIZE))
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        product(a).block_until_ready()
+        times.append(time.perf_counter() - begin)
+    return 2 * RATE_SIZE**3 / min(times)

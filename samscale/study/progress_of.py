@@ -1,0 +1,38 @@
+"""How far studies are, seen from another process."""
+
+import pathlib
+
+from samscale.study import results, store
+from samscale.study.grid import cells
+from samscale.training import folder
+
+
+def lines(workdir):
+    """A line for each study, and one for each cell that is running or has failed."""
+    names = store.names(workdir)
+    if not names:
+        raise ValueError(f"workdir={str(workdir)!r}: holds no study")
+    for name in names:
+        study, _ = store.load(workdir, name)
+        counts = dict.fromkeys(("done", "failed", "running", "left"), 0)
+        details = []
+        for cell in cells(study):
+            path = pathlib.Path(workdir) / cell.config.run_id
+            found = results.outcome(path)
+            kind = found["status"]
+            if kind == results.UNFINISHED:
+                kind = "running" if folder.is_held(path) else "left"
+            counts[kind] += 1
+            if kind == "failed":
+                details.append(f"  failed   {path.name}: {found['reason']}")
+            if kind == "running":
+                details.append(f"  running  {path.name}{_epoch(path)}")
+        yield f"{name}: " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+        yield from details
+
+
+def _epoch(path):
+    from samscale.training import record
+
+    rows = [row for row in record.read(path) if row["kind"] == "epoch"]
+    return f", epoch {rows[-1]['epoch']}" if rows else ""

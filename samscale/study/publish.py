@@ -1,0 +1,68 @@
+"""From a study's runs to its analysis, report and figures: at any time, also in mid-study."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from samscale.study import report, results, store
+from samscale.study.analysis import Analysis, Design, analyse
+from samscale.study.grid import FIXED, NUISANCE, Study
+
+
+class Findings(NamedTuple):
+    """A study's tables, and what follows from them."""
+
+    study: Study
+    cells: pd.DataFrame
+    design: Design
+    analysis: Analysis
+    info: dict[str, Any]
+
+
+def find(workdir, name: str) -> Findings:
+    """Raises ``ValueError`` where the work folder holds no such study."""
+    study, noted = store.load(workdir, name)
+    table = results.cells(study, workdir)
+    design = Design(
+        nuisance=tuple(axis.name for axis in study.role(NUISANCE)),
+        baseline=next(iter(study.methods.values)),
+        metric=study.metric,
+        maximize=study.maximize,
+        x_name="parameters" if study.x == "num_params" else study.x,
+        log_x=study.x == "num_params",
+    )
+    return Findings(study, table, design, analyse(table, design), _info(name, study, noted))
+
+
+def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
+    """Write ``report.html``, figures and ``results.csv`` into the study's folder."""
+    found = find(workdir, name)
+    place = store.place(workdir, name)
+    curves = results.curves(found.cells, workdir)
+    report.build(found.cells, curves, found.analysis, found.design, found.info, place)
+    return found, place / "report.html"
+
+
+def figure(workdir, name: str, kind: str, path) -> None:
+    """One figure for a paper; raises ``ValueError`` for an unknown kind or format."""
+    found = find(workdir, name)
+    report.figure(found.cells, found.analysis, found.design, found.info, kind, path)
+
+
+def _info(name, study, noted):
+    words = {}
+    for axis in study.axes:
+        only = f" (only {', '.join(axis.only)})" if axis.only else ""
+        words[axis.name] = f"{axis.name}, {axis.role}: {', '.join(axis.values)}{only}"
+    base = {k: v for k, v in vars(study.base).items() if k not in words and k != "optimizer"}
+    return {
+        "name": name,
+        "question": study.question,
+        "paper": dict(study.paper),
+        "commands": [" ".join(noted["command"])],
+        "environment": noted["environment"],
+        "base": base,
+        "axes": [*words.values(), f"everything else, {FIXED}: as listed"],
+        "warnings": [],
+    }

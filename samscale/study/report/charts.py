@@ -1,0 +1,132 @@
+"""Vega-Lite specifications of all charts, as plain dictionaries.
+
+Widths and the colour of text are left to whoever shows them: ``page.js`` on a screen, ``figures``
+on paper. Each function takes a ``frames.Study`` and returns None where there is nothing to draw.
+"""
+
+from samscale.study.report import frames, history, marks
+
+
+def gain(study):
+    """What it pays: gain over size, an interval per mean, a dot per seed, a line at no gain."""
+    title = frames.unit(study.design).gain
+    return marks.curves(study, frames.gain(study), title, zero=True, about="Gain over size")
+
+
+def absolute(study):
+    """The metric of each method over size."""
+    title = frames.unit(study.design).value
+    return marks.curves(study, frames.absolute(study), title, about="Test metric over size")
+
+
+def radius(study):
+    """The best radius over size; large open triangles stand at an end of the grid."""
+    import altair as alt
+
+    frame = frames.radius(study)
+    log = bool((frame["value"] > 0).all())
+    edge = alt.Chart().mark_point(shape="triangle-up", size=170, filled=False)
+    edge = edge.transform_filter("datum.edge")
+    title = f"Best {frames.axis(study.design)}"
+    return marks.curves(study, frame, title, log_y=log, extra=[edge], about="Best radius over size")
+
+
+def heatmap(study):
+    """Radius by size: the mean in words, what is lost in colour, the chosen radius outlined."""
+    import altair as alt
+
+    frame, unit = frames.heatmap(study), frames.unit(study.design)
+    if frame.empty:
+        return None
+    sizes, radii = (list(dict.fromkeys(frame[name])) for name in ("size", "radius"))
+    frame = frame.assign(facet=_facets(frame), text=[f"{v:.3g}" for v in frame["value"]])
+    x = alt.X("size:N", sort=sizes, title="Size (small to large)").axis(labelAngle=0)
+    y = alt.Y("radius:O", sort="descending", title=frames.axis(study.design))
+    legend = alt.Legend(orient="top", gradientLength=140, gradientThickness=8, titleLimit=300)
+    title = f"{unit.short} below the best of the size"
+    colour = alt.Color("below:Q", title=title, legend=legend)
+    colour = colour.scale(scheme="viridis", reverse=True)
+    tooltip = [
+        "size:N",
+        "method:N",
+        "radius:O",
+        alt.Tooltip("value:Q", title=unit.value),
+        "below:Q",
+    ]
+    picked = alt.Chart().mark_rect(fillOpacity=0, stroke="#D55E00", strokeWidth=2.5)
+    layers = [
+        alt.Chart().mark_rect().encode(colour, tooltip=tooltip),
+        picked.transform_filter("datum.picked"),
+    ]
+    if len(sizes) <= 8:
+        dark = alt.datum.below > float(frame["below"].max()) / 2
+        ink = alt.when(dark).then(alt.value("white")).otherwise(alt.value("#222222"))
+        layers.append(alt.Chart().mark_text().encode(text="text:N", color=ink))
+    layers = [layer.encode(x, y) for layer in layers]
+    return marks.spec(layers, frame, "Mean by radius and size", height=34 * len(radii))
+
+
+def training(study, curves):
+    """Curves of training, one cell at a time: two menus pick the size and the method."""
+    import altair as alt
+
+    frame = history.history(study, curves)
+    names = [name for name in history.METRICS if name in frame.columns]
+    if not names or frame.empty:
+        return None
+    cells, methods = (list(dict.fromkeys(frame[name])) for name in ("cell", "series"))
+    labels = [history.METRICS[name] for name in names]
+    tooltip = ["series:N", "epoch:Q", alt.Tooltip("value:Q", format=".4~g"), "n:Q"]
+    line = (
+        alt.Chart()
+        .mark_line(strokeWidth=1.5, point={"size": 10})
+        .encode(
+            alt.X("epoch:Q", title="Epoch").axis(tickMinStep=1),
+            alt.Y("value:Q", title=None).scale(zero=False),
+            marks.colour(study, methods),
+            tooltip=tooltip,
+        )
+    )
+    frame = frame.rename(columns=history.METRICS)
+    spec = marks.spec([line], frame, "Training curves", facets=labels, shared=False, height=170)
+    shown = (
+        "datum.cell === chosen_size && (chosen_method === 'all' || datum.series === chosen_method)"
+    )
+    spec["transform"] = [{"filter": shown}, {"fold": labels, "as": ["facet", "value"]}]
+    spec["params"] = [
+        _menu("chosen_size", cells, cells[-1], "Size"),
+        _menu("chosen_method", ["all", *methods], "all", "Method"),
+    ]
+    return spec
+
+
+def cost(study):
+    """Seconds, gradient evaluations and memory of a run over size."""
+    frame = frames.cost_curves(study)
+    frame = frame[frame["value"].astype(float) > 0]
+    about = "Cost of a run over size"
+    return marks.curves(study, frame, None, log_y=True, shared=False, height=170, about=about)
+
+
+def efficiency(study):
+    """Gain per 100 % more gradient evaluations."""
+    title = f"{frames.unit(study.design).short} per +100 % compute".capitalize()
+    frame = frames.efficiency(study)
+    return marks.curves(study, frame, title, zero=True, height=200, about="Gain per extra compute")
+
+
+def flatness(study):
+    """Measures of flatness over size: a dot per seed, a line through the means."""
+    frame = frames.flatness(study)
+    return marks.curves(study, frame, None, shared=False, height=200, about="Flatness over size")
+
+
+def _facets(frame):
+    """Of a heat map: the method and the panel, in as few words as tell them apart."""
+    columns = [name for name in ("method", "panel") if frame[name].nunique() > 1]
+    return [", ".join(words) for words in frame[columns].itertuples(index=False)]
+
+
+def _menu(name, options, value, label):
+    bind = {"input": "select", "options": options, "name": f"{label} "}
+    return {"name": name, "value": value, "bind": bind}

@@ -1,0 +1,226 @@
+"""The tidy table behind each chart: plain pandas in, plain pandas out, nothing is drawn.
+
+Every curve shares one set of columns, ``COLUMNS``: ``part`` is "seed" (a dot), "mean" (a point of
+a line, with its interval where there is one) or "paper"; ``at`` is ``x`` moved aside a little, so
+that intervals of different series do not hide each other.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ["panel", "size", "x", "at", "series", "part", "value", "low", "high", "n", "seed"]
+COSTS = {"seconds": "seconds", "gradients": "gradient evaluations", "memory": "memory (MB)"}
+
+
+class Study(NamedTuple):
+    """What all charts are made of; see ``build`` for each part."""
+
+    cells: pd.DataFrame
+    analysis: Any
+    design: Any
+    info: dict
+
+
+class Unit(NamedTuple):
+    """How the metric is written: accuracies in percent, everything else as it is."""
+
+    factor: float
+    value: str
+    gain: str
+    short: str
+
+
+def unit(design) -> Unit:
+    """Of ``design.metric``; gains are differences oriented so that positive is better."""
+    if design.metric.endswith("accuracy"):
+        return Unit(100.0, "Test accuracy (%)", "Gain (percentage points)", "points")
+    return Unit(1.0, f"Test {design.metric}", f"Gain ({design.metric})", design.metric)
+
+
+def headline(table, value) -> pd.DataFrame:
+    """Rows with a ``value`` under "validation", or under "test" where a method has no other."""
+    rows = table[table["protocol"].isin(["validation", "test"])].dropna(subset=[value])
+    last = rows.groupby(["panel", "method"])["protocol"].transform("max")  # v comes after t
+    return rows[rows["protocol"] == last]
+
+
+def series(method, against) -> str:
+    """The name of a curve of gains."""
+    return f"{method} over {against}" + (" (equal compute)" if against.endswith("_2x") else "")
+
+
+def gain(study) -> pd.DataFrame:
+    """Gains over ``x``: a mean with its 95 % interval per series, and every seed."""
+    columns = "panel size x method against protocol mean low high n"
+    means = headline(_table(study.analysis.gains, columns), "mean")
+    seeds = _table(study.analysis.paired, "panel size x method against protocol seed gain")
+    seeds = headline(seeds, "gain").rename(columns={"gain": "value"})
+    means = means.rename(columns={"mean": "value"})
+    frame = _join([means.assign(part="mean"), seeds.assign(part="seed")], ["against", "method"])
+    order = frame["against"].ne(study.design.baseline)
+    frame = frame.assign(order=order).sort_values(["order", "method", "against"], kind="stable")
+    names = [series(*pair) for pair in zip(frame["method"], frame["against"], strict=True)]
+    frame = _join([frame.assign(series=names), _paper(study, {"gain": "paper"})])
+    return _scaled(frame, study)
+
+
+def absolute(study) -> pd.DataFrame:
+    """The metric of each method over ``x``, at its chosen nuisance values."""
+    columns = "panel size x method protocol mean low high n"
+    chosen = headline(_table(study.analysis.chosen, columns), "mean")
+    chosen = chosen.rename(columns={"mean": "value"})
+    chosen = chosen.assign(series=chosen["method"], part="mean")
+    names = {name: f"paper: {name}" for name in dict.fromkeys(chosen["method"])}
+    return _scaled(_join([chosen, _paper(study, names)]), study)
+
+
+def axis(design) -> str | None:
+    """The nuisance that stands for "the radius": rho where there is one, else the first."""
+    return "rho" if "rho" in design.nuisance else next(iter(design.nuisance), None)
+
+
+def radius(study) -> pd.DataFrame:
+    """The chosen radius of each method over ``x``; ``edge`` marks an end of its grid."""
+    name = axis(study.design)
+    if name is None:
+        return _join([], ["edge"])
+    chosen = _table(study.analysis.chosen, f"panel size x method protocol n edge {name}")
+    chosen = headline(chosen, name)
+    frame = chosen.assign(series=chosen["method"], part="mean", value=chosen[name])
+    frame = _join([frame.assign(edge=frame["edge"].eq(True))], ["edge"])
+    return _dodged(frame.dropna(subset=["x", "value"]), study)
+
+
+def heatmap(study) -> pd.DataFrame:
+    """Mean metric at every fixed radius, the other nuisances at their best; ``picked`` = chosen.
+
+    ``below`` is the distance to the best radius of the same size: what one would lose.
+    """
+    name, design = axis(study.design), study.design
+    keys = ["panel", "method", "size", "x"]
+    if name is None:
+        return pd.DataFrame(columns=[*keys, "radius", "value", "below", "picked"])
+    fixed = _table(study.analysis.fixed, f"panel size x method mean n {name}")
+    fixed = fixed.dropna(subset=[name, "mean", "x"]).rename(columns={name: "radius"})
+    best = "max" if design.maximize else "min"
+    frame = fixed.groupby([*keys, "radius"], sort=False)["mean"].agg(best).reset_index(name="value")
+    frame["value"] *= unit(design).factor
+    frame["below"] = (frame.groupby(keys)["value"].transform(best) - frame["value"]).abs()
+    keys = ["panel", "method", "size", "radius"]
+    chosen = radius(study).rename(columns={"series": "method", "value": "radius"})
+    picked = set(chosen[keys].itertuples(index=False, name=None))
+    frame["picked"] = [row in picked for row in frame[keys].itertuples(index=False, name=None)]
+    return frame.sort_values(["x", "radius"], kind="stable").reset_index(drop=True)
+
+
+def costs(study) -> pd.DataFrame:
+    """Mean seconds, gradient evaluations and memory a finished run; plus ``extra`` and ``gain``.
+
+    ``extra`` is the gradient evaluations beyond the baseline's, as a fraction of them.
+    """
+    keys = ["panel", "size", "x", "method"]
+    done = study.cells[study.cells["status"] == "done"]
+    frame = done.groupby(keys, sort=False)[list(COSTS)].mean().reset_index()
+    frame["memory"] = frame["memory"] / 1e6
+    base = frame[frame["method"] == study.design.baseline]
+    base = base[["panel", "size", "gradients"]].rename(columns={"gradients": "base"})
+    frame = frame.merge(base, on=["panel", "size"], how="left")
+    frame["extra"] = frame["gradients"] / frame["base"] - 1
+    gains = _table(study.analysis.gains, "panel size method against protocol mean")
+    gains = headline(gains[gains["against"] == study.design.baseline], "mean")
+    gains = gains[["panel", "size", "method", "mean"]].rename(columns={"mean": "gain"})
+    frame = frame.merge(gains, on=["panel", "size", "method"], how="left").drop(columns="base")
+    frame["gain"] = frame["gain"].astype(float) * unit(study.design).factor
+    costly = frame["extra"] > 0.05
+    frame["efficiency"] = frame["gain"].where(costly) / frame["extra"].where(costly)
+    return frame.sort_values(["panel", "x", "method"], kind="stable").reset_index(drop=True)
+
+
+def cost_curves(study) -> pd.DataFrame:
+    """``costs`` as curves: one panel a kind of cost, averaged over the study's panels."""
+    long = costs(study).melt(["size", "x", "method"], list(COSTS), "panel", "value")
+    keys = ["panel", "size", "x", "method"]
+    long = long.dropna(subset=["x", "value"]).groupby(keys, sort=False)["value"].mean()
+    long = long.reset_index().replace({"panel": COSTS})
+    return _dodged(_join([long.assign(series=long["method"], part="mean")]), study)
+
+
+def efficiency(study) -> pd.DataFrame:
+    """Gain over the baseline per 100 % more gradient evaluations than the baseline's."""
+    frame = costs(study).dropna(subset=["x", "efficiency"])
+    frame = frame.assign(series=frame["method"], part="mean", value=frame["efficiency"])
+    return _dodged(_join([frame]), study)
+
+
+def flatness(study) -> pd.DataFrame:
+    """Every column ``flatness_*`` of the cells at the chosen nuisances: a panel a measure."""
+    names = [name for name in study.cells.columns if str(name).startswith("flatness_")]
+    runs = at_chosen(study).drop(columns="value")
+    long = runs.melt(["panel", "size", "x", "method", "seed"], names, "measure", "value")
+    long = long.dropna(subset=["x", "value"])
+    measure = long["measure"].str.removeprefix("flatness_").str.replace("_", " ")
+    long["panel"] = measure + long["panel"].map(lambda panel: f", {panel}" if panel else "")
+    long = long.assign(series=long["method"], part="seed")
+    keys = ["panel", "size", "x", "method", "series"]
+    groups = long.groupby(keys, sort=False)["value"]
+    means = groups.agg(value="mean", n="size").reset_index().assign(part="mean")
+    return _dodged(_join([means, long]), study)
+
+
+def at_chosen(study) -> pd.DataFrame:
+    """The finished cells whose nuisance values are the chosen ones of their size and method."""
+    keys = ["panel", "size", "method", *study.design.nuisance]
+    chosen = _table(study.analysis.chosen, " ".join([*keys, "mean", "protocol"]))
+    chosen = headline(chosen, "mean")[keys].drop_duplicates()
+    done = study.cells[study.cells["status"] == "done"]
+    kinds = dict.fromkeys(study.design.nuisance, float)
+    return done.astype(kinds).merge(chosen.astype(kinds), on=keys)
+
+
+def _table(frame, columns):
+    """The named columns, NaN where the analysis of an unfinished study has none."""
+    return pd.DataFrame(frame).reindex(columns=columns.split())
+
+
+def _join(frames, more=()):
+    """All rows under ``COLUMNS`` and what else they have; no rows give those and ``more``."""
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
+        return pd.DataFrame(columns=[*COLUMNS, *more])
+    columns = list(dict.fromkeys([*COLUMNS, *(name for frame in frames for name in frame)]))
+    rows = [row for frame in frames for row in frame.to_dict("records")]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _paper(study, names):
+    """Published points; a study of several panels gives them a panel each, or gets none."""
+    paper, panels = study.info.get("paper") or {}, list(dict.fromkeys(study.cells["panel"]))
+    rows = []
+    for panel in panels:
+        own = paper.get(panel, paper if len(panels) == 1 else {})
+        for key, name in names.items():
+            for x, mean, sem in own.get(key, ()):
+                sem = np.nan if sem is None else sem
+                point = {"panel": panel, "x": float(x), "value": mean, "series": name}
+                interval = {"low": mean - 1.96 * sem, "high": mean + 1.96 * sem}
+                rows.append({**point, **interval, "part": "paper", "size": "published"})
+    return pd.DataFrame(rows)
+
+
+def _scaled(frame, study):
+    names = ["value", "low", "high"]
+    frame[names] = frame[names].astype(float) * unit(study.design).factor
+    return _dodged(frame.dropna(subset=["x", "value"]).reset_index(drop=True), study)
+
+
+def _dodged(frame, study):
+    """Moves each series aside by 1.5 % of the range of ``x``, by nothing on average."""
+    x = frame["x"].astype(float)
+    order = {name: k for k, name in enumerate(dict.fromkeys(frame["series"]))}
+    shift = 0.015 * (frame["series"].map(order).astype(float) - (len(order) - 1) / 2)
+    if not study.design.log_x:
+        return frame.assign(at=x + shift * (x.max() - x.min() or 1))
+    log = np.log10(x.where(x > 0))
+    return frame.assign(at=10 ** (log + shift * (log.max() - log.min() or 1))).dropna(subset="at")

@@ -1,0 +1,170 @@
+"""The page of a study: one file that opens without a network, beside its figures and its table."""
+
+import functools
+import html
+import importlib.resources
+import json
+import pathlib
+import string
+from typing import NamedTuple
+
+from samscale.study.report import charts, figures, frames, tables
+from samscale.training.files import write_atomically
+
+
+class Section(NamedTuple):
+    """A heading, what the chart below it shows in one sentence, and tables of numbers."""
+
+    title: str
+    note: str
+    chart: str = ""
+    tables: tuple = ()
+
+
+def build(cells, curves, analysis, design, study_info, out_dir) -> None:
+    """Write ``report.html``, ``figures/`` and ``results.csv``, each whole or not at all.
+
+    Args:
+      cells: a row per run. ``results.csv`` holds them as they are.
+      curves: a row per run and epoch: run_id, epoch and metrics.
+      analysis: what ``analyse(cells, design)`` returned.
+      study_info: name, question, commands, environment, base, axes, warnings, and published
+        results: ``paper = {"gain" or a method: [(x, mean, sem), ...], "source": str}``, in the
+        unit of ``value``. A study of several panels gives one such dictionary per panel.
+
+    Works at any time of a study; what cannot be drawn yet is left out. About 3 s for 1,000 runs
+    and 8 s for 10,000. Raises ``OSError`` where ``out_dir`` cannot be written.
+    """
+    study = frames.Study(cells, analysis, design, study_info)
+    out_dir = pathlib.Path(out_dir)
+    (out_dir / "figures").mkdir(parents=True, exist_ok=True)
+    specs = {kind: draw(study) for kind, draw in figures.KINDS.items()}
+    for kind, spec in specs.items():
+        svg = figures.on_paper(spec) if spec else None
+        for suffix in figures.FORMATS if svg else ():
+            path = out_dir / "figures" / f"{kind}.{suffix}"
+            write_atomically(path, figures.convert(svg, suffix))
+    write_atomically(out_dir / "results.csv", cells.to_csv(index=False).encode())
+    specs |= {"training": charts.training(study, curves), "cost": charts.cost(study)}
+    specs |= {"efficiency": charts.efficiency(study), "flatness": charts.flatness(study)}
+    write_atomically(out_dir / "report.html", _page(study, specs).encode())
+
+
+def _page(study, specs):
+    info, specs = study.info, {name: spec for name, spec in specs.items() if spec}
+    data = {"charts": specs, "table": tables.runs(study)}
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    warnings = [*study.analysis.warnings, *info.get("warnings", ())]
+    return string.Template(_asset("page.html")).substitute(
+        title=html.escape(f"{info['name']}: {info.get('question', '')}"),
+        name=html.escape(info["name"]),
+        question=html.escape(info.get("question") or info["name"]),
+        progress=html.escape(_progress(study.cells)),
+        warnings=_warnings(warnings),
+        answer=html.escape(study.analysis.answer),
+        sections="\n".join(_section(section, specs) for section in _sections(study, specs)),
+        reproduce=tables.reproduce(info),
+        style=_asset("page.css"),
+        script=_asset("page.js"),
+        vega=_vega(),
+        data=text,
+    )
+
+
+def _sections(study, specs):
+    """In the order of the questions a reader asks: does it pay, where from, at what price."""
+    unit, base, words = frames.unit(study.design), study.design.baseline, tables.protocol(study)
+    radius, x = frames.axis(study.design), study.design.x_name
+    source = (study.info.get("paper") or {}).get("source", "")
+    paper = f" Dotted: published results ({source})." if source else ""
+    small = " A dot is one seed; a point is their mean, its bar a 95 % interval."
+    yield Section(
+        f"Does it pay more as {x} grow?",
+        f"Above the dashed line the method beats {base}.{small} {words}{paper}",
+        "gain",
+        (tables.sentences(study.analysis.trends), tables.gains(study)),
+    )
+    yield Section(
+        f"{unit.value} of each method",
+        f"Means with 95 % intervals over seeds. {words}{paper}",
+        "absolute",
+    )
+    yield Section(
+        f"Which {radius} is best?",
+        f"One point a size. {words} A triangle marks a winner at the end of its grid: the best "
+        "value may lie beyond.",
+        "radius",
+        (tables.sentences(study.analysis.radius),),
+    )
+    yield Section(
+        f"What does the wrong {radius} cost?",
+        "Numbers are means over seeds; colour is the distance to the best of the same size. "
+        f"Outlined: the chosen one. {words}",
+        "heatmap",
+    )
+    yield Section(
+        "Training curves",
+        "Means over seeds at the chosen values; pick a size and a method.",
+        "training",
+    )
+    yield Section("Flatness", "A dot is one seed; lines are means.", "flatness")
+    yield Section(
+        "What does it cost?",
+        "Means of the finished runs, whatever their nuisance values.",
+        "cost",
+        (tables.costs(study),),
+    )
+    yield Section(
+        "Gain per extra compute",
+        f"Gain over {base}, divided by the additional gradient evaluations: {unit.short} for "
+        "every 100 % more.",
+        "efficiency",
+    )
+
+
+def _section(section, specs):
+    if section.chart not in specs:
+        return ""
+    links = "".join(
+        f' <a href="figures/{section.chart}.{suffix}">{suffix.upper()}</a>'
+        for suffix in (figures.FORMATS if section.chart in figures.KINDS else ())
+    )
+    saved = f'<p class="note">For a paper:{links}</p>' if links else ""
+    return (
+        f'<section id="{section.chart}-section"><h2>{html.escape(section.title)}</h2>'
+        f'<p class="note">{html.escape(section.note)}</p>'
+        f'<div class="chart" id="{section.chart}"></div>'
+        f"{saved}{''.join(section.tables)}</section>"
+    )
+
+
+def _warnings(sentences):
+    if not sentences:
+        return ""
+    items = [f"<li>{html.escape(sentence)}</li>" for sentence in dict.fromkeys(sentences)]
+    more = ""
+    if len(items) > 4:
+        rest = f"<ul>{''.join(items[3:])}</ul>"
+        more = f"<details><summary>{len(items) - 3} more warnings</summary>{rest}</details>"
+        items = items[:3]
+    title = "<strong>Read this before you believe the charts</strong>"
+    return f'<div class="warnings">{title}<ul>{"".join(items)}</ul>{more}</div>'
+
+
+def _progress(cells):
+    counts = cells["status"].value_counts()
+    parts = [f"{counts.get('done', 0):,} of {len(cells):,} runs finished"]
+    parts += [f"{counts[name]:,} {name}" for name in ("failed", "missing") if name in counts]
+    return ", ".join(parts) + "."
+
+
+def _asset(name):
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _vega():
+    """Vega, Vega-Lite and Vega-Embed as one script, 0.9 MB: what the charts need to be alive."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")

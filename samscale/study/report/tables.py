@@ -1,0 +1,121 @@
+"""The words and tables of the page; everything that comes from outside is escaped here."""
+
+import html
+import json
+
+import pandas as pd
+
+from samscale.study.report import frames, marks
+
+FIRST = ["panel", "size", "num_params", "method"]
+LAST = ["seed", "select", "value", "status", "reason", "seconds", "gradients", "memory"]
+
+
+def protocol(study) -> str:
+    """By what data the nuisance values were chosen, as a sentence."""
+    names = " and ".join(study.design.nuisance)
+    if not names:
+        return ""
+    chosen = frames.headline(pd.DataFrame(study.analysis.chosen), "mean")
+    if set(chosen.dropna(subset=list(study.design.nuisance), how="all")["protocol"]) == {"test"}:
+        return f"The best {names} was chosen on the test set, for want of a validation split."
+    return f"The best {names} was chosen on validation data."
+
+
+def runs(study) -> dict:
+    """All cells as columns and rows for ``page.js``, five significant digits a number."""
+    cells, design = study.cells, study.design
+    more = [name for name in cells.columns if str(name).startswith("flatness_")]
+    names = [*FIRST, *design.nuisance, *LAST[:3], *more, *LAST[3:], "run_id"]
+    frame = cells.reindex(columns=names)
+    unit = frames.unit(design)
+    percent = " (%)" if unit.factor == 100 else ""
+    frame[["select", "value"]] = frame[["select", "value"]].astype(float) * unit.factor
+    frame["memory"] = frame["memory"].astype(float) / 1e6
+    if not frame["panel"].any():
+        frame = frame.drop(columns="panel")
+    for name in frame.select_dtypes("float"):
+        values = frame[name].to_numpy()
+        frame[name] = values if name == "num_params" else marks.significant(values)
+    words = {"select": f"validation{percent}", "value": f"test{percent}", "memory": "memory (MB)"}
+    frame = frame.rename(columns={**words, "num_params": "parameters"})
+    text = frame.to_json(orient="split", index=False)
+    table = json.loads(text)
+    return {"columns": table["columns"], "rows": table["data"]}
+
+
+def sentences(table) -> str:
+    """What the analysis says below a chart, a line each; fixed nuisance values are left out."""
+    table = pd.DataFrame(table)
+    if "sentence" not in table or table.empty:
+        return ""
+    if "protocol" in table:
+        table = frames.headline(table, "sentence")
+    return "".join(f"<p>{html.escape(str(text))}</p>" for text in table["sentence"].dropna())
+
+
+def gains(study) -> str:
+    """Every mean gain with its interval, for each way of choosing the nuisance values."""
+    names = ["panel", "size", "method", "against", "protocol", "n", "mean", "low", "high", "bias"]
+    frame = pd.DataFrame(study.analysis.gains).reindex(columns=names)
+    numbers = ["mean", "low", "high", "bias"]
+    unit = frames.unit(study.design)
+    frame[numbers] = frame[numbers].astype(float) * unit.factor
+    note = f"All gains in numbers, in {unit.short}; bias is what choosing on the test set adds"
+    return _details(note, frame, signed=numbers)
+
+
+def costs(study) -> str:
+    """Cost by size and method, and the gain that it buys."""
+    frame = frames.costs(study).drop(columns="x")
+    extra = 100 * frame.pop("extra")
+    frame.insert(6, "extra gradients (%)", extra)
+    frame = frame.rename(columns={"memory": "memory (MB)", "efficiency": "gain per +100 %"})
+    return _details("Costs in numbers", frame)
+
+
+def reproduce(info) -> str:
+    """Commands, versions, and what every run of the study has in common."""
+    commands = "\n".join(map(str, info.get("commands", ())))
+    parts = [f"<pre>{html.escape(commands)}</pre>"] if commands else []
+    environment = {str(k): str(v) for k, v in (info.get("environment") or {}).items()}
+    if environment:
+        parts.append(_table(pd.DataFrame(environment.items(), columns=["environment", "version"])))
+    if info.get("axes"):
+        axes = "".join(f"<li>{html.escape(str(axis))}</li>" for axis in info["axes"])
+        parts.append(f"<p>What varies:</p><ul>{axes}</ul>")
+    if info.get("base"):
+        base = json.dumps(info["base"], indent=1, default=str, ensure_ascii=False)
+        summary = "<summary>What all runs share</summary>"
+        parts.append(f"<details>{summary}<pre>{html.escape(base)}</pre></details>")
+    return "".join(parts)
+
+
+def _details(title, frame, signed=()):
+    if frame.empty:
+        return ""
+    table = _table(frame.dropna(axis="columns", how="all"), signed)
+    return f"<details><summary>{html.escape(title)}</summary>{table}</details>"
+
+
+def _table(frame, signed=()):
+    if "panel" in frame and not frame["panel"].any():
+        frame = frame.drop(columns="panel")
+    heads = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    lines = []
+    for row in frame.itertuples(index=False):
+        pairs = zip(frame.columns, row, strict=True)
+        cells = (f"<td>{html.escape(_word(value, name in signed))}</td>" for name, value in pairs)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll"><table>{body}</table></div>'
+
+
+def _word(value, signed):
+    if isinstance(value, float):
+        if value != value:
+            return ""
+        return (
+            f"{value:+.2f}" if signed else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        )
+    return str(value)

@@ -1,0 +1,130 @@
+"""Run folders -> tables. Reads only; works in mid-study."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from samscale import sharpness
+from samscale.config import Config, from_mapping
+from samscale.study.grid import METHOD, NUISANCE, Study
+from samscale.study.grid import cells as grid_cells
+from samscale.training import folder, record
+
+DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
+
+
+def load(workdir) -> pd.DataFrame:
+    """A row for every run in ``workdir``: its knobs, its last metrics, ``status``, ``run_id``.
+
+    ``width`` is the first hidden layer of an MLP or the filters of a ResNet. Raises ``ValueError``
+    where there is no such folder.
+    """
+    root = pathlib.Path(workdir)
+    if not root.is_dir():
+        raise ValueError(f"workdir={str(workdir)!r}: no such folder")
+    rows = [row(path.parent) for path in sorted(root.glob("*/config.json"))]
+    return pd.DataFrame(rows)
+
+
+def row(path: pathlib.Path) -> dict[str, Any]:
+    """One run as ``load`` gives it."""
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError):  # none, or being written by a much older version
+        config = {}
+    found = {"run_id": path.name, **config, "width": _width(config), **outcome(path)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+
+
+def cells(study: Study, workdir) -> pd.DataFrame:
+    """A row for every cell of a study, run or not: what ``analysis.analyse`` looks at."""
+    axes = study.role(NUISANCE)
+    select = study.select or f"validation_{study.metric}"
+    value = study.value or f"test_{study.metric}"
+    rows = []
+    for cell in grid_cells(study):
+        path = pathlib.Path(workdir) / cell.config.run_id
+        found = outcome(path)
+        rows.append(
+            {
+                "panel": ", ".join(f"{a.name}={cell.labels[a.name]}" for a in study.panels),
+                "size": cell.labels[study.size.name],
+                "x": _x(study, cell.config, found),
+                METHOD: cell.labels[METHOD],
+                **{a.name: _number(a, cell) for a in axes},
+                "seed": cell.config.seed,
+                "select": found.get(select, np.nan),
+                "value": found.get(value, np.nan),
+                "status": "missing" if found["status"] == UNFINISHED else found["status"],
+                "reason": found["reason"],
+                "run_id": cell.config.run_id,
+                "num_params": found.get("num_params", np.nan),
+                "seconds": found.get("seconds", np.nan),
+                "gradients": found.get("step", np.nan) * passes(cell.config),
+                "memory": np.nan,
+            }
+        )
+    return _fill_x(pd.DataFrame(rows))
+
+
+def curves(table: pd.DataFrame, workdir) -> pd.DataFrame:
+    """Every epoch of the runs that ``table`` (with a column ``run_id``) lists."""
+    rows = [
+        {"run_id": run_id, **{k: v for k, v in line.items() if k != "kind"}}
+        for run_id in table["run_id"]
+        for line in record.read(pathlib.Path(workdir) / run_id)
+        if line["kind"] == "epoch"
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["run_id", "epoch"])
+
+
+def passes(config: Config) -> int:
+    """Gradient evaluations a step."""
+    return 2 if config.optimizer in sharpness.PRESETS else 1
+
+
+def outcome(path) -> dict[str, Any]:
+    """``status``, ``reason`` and, where it is done, the last metrics of a run."""
+    if folder.is_done(path):
+        final = record.read(path)[-1]
+        final.pop("kind")
+        return {"status": DONE, "reason": "", **final}
+    reason = folder.failure(path)
+    return {"status": FAILED if reason else UNFINISHED, "reason": reason or ""}
+
+
+def _width(config):
+    if config.get("task"):
+        return np.nan
+    neurons = config.get("num_neurons") or [np.nan]
+    return neurons[0] if config.get("model") == "MLP" else config.get("num_filters", np.nan)
+
+
+def _x(study, config, found):
+    if study.x == "num_params":
+        return float(found.get("num_params", np.nan))
+    return float(getattr(config, study.x))
+
+
+def _fill_x(table):
+    """Cells that have not run yet are as large as those that have."""
+    known = table.groupby("size")["x"].transform("first")
+    return table.assign(x=table["x"].fillna(known))
+
+
+def _number(axis, cell):
+    """The value of a nuisance axis: its knob where there is one, else the label's place."""
+    if axis.name not in cell.labels:
+        return np.nan
+    label = cell.labels[axis.name]
+    changes = axis.values[label]
+    value = changes.get(axis.name, list(axis.values).index(label))
+    return float(value) if isinstance(value, int | float) else float(list(axis.values).index(label))
+
+
+def config_of(path) -> Config:
+    """The config that a run folder was made for."""
+    return from_mapping(json.loads((pathlib.Path(path) / "config.json").read_bytes()))

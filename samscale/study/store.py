@@ -1,0 +1,66 @@
+"""The files of a study beside its runs: ``WORKDIR/study-NAME/``.
+
+``study.json`` (what it is made of), ``study.jsonl`` (a line a cell, appended in one write so that
+several processes may), and what ``report`` writes.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+from samscale.config import from_mapping
+from samscale.study.grid import Axis, Study
+from samscale.training import folder
+from samscale.training.files import write_atomically
+
+PREFIX = "study-"
+
+
+def place(workdir, name: str) -> pathlib.Path:
+    return pathlib.Path(workdir) / f"{PREFIX}{name}"
+
+
+def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
+    """Raises ``OSError`` where the disk does."""
+    path = place(workdir, name)
+    path.mkdir(parents=True, exist_ok=True)
+    content = dataclasses.asdict(study)
+    content["axes"] = [axis._asdict() for axis in study.axes]
+    content |= {"command": command, "environment": folder.environment()}
+    write_atomically(path / "study.json", json.dumps(content, indent=2).encode())
+    return path
+
+
+def load(workdir, name: str) -> tuple[Study, dict[str, Any]]:
+    """The study as it was saved, and what else was noted. Raises ``ValueError`` where none was."""
+    path = place(workdir, name) / "study.json"
+    if not path.is_file():
+        choices = ", ".join(names(workdir)) or "none yet"
+        raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
+    content = json.loads(path.read_bytes())
+    noted = {key: content.pop(key) for key in ("command", "environment")}
+    content["base"] = from_mapping(content["base"])
+    content["axes"] = tuple(
+        Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"]
+    )
+    return Study(**content), noted
+
+
+def names(workdir) -> list[str]:
+    """Of the studies in a work folder, the newest first."""
+    found = pathlib.Path(workdir).glob(f"{PREFIX}*/study.json")
+    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.name.removeprefix(PREFIX) for path in newest]
+
+
+def note(path: pathlib.Path, line: dict[str, Any]) -> None:
+    """Append a line to ``study.jsonl``."""
+    text = json.dumps({"time": round(time.time(), 3), **line}) + "\n"
+    handle = os.open(path / "study.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(handle, text.encode())
+    finally:
+        os.close(handle)

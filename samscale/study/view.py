@@ -1,0 +1,95 @@
+"""One live line for a whole study: cells done, failed and left, time left, the best so far."""
+
+import sys
+import time
+
+from samscale.study.grid import METHOD, Study
+
+EVERY_SECONDS = 10.0  # at most one plain line so often, besides the last
+
+
+class Lines:
+    """A line now and then, for logs."""
+
+    def __init__(self, study: Study, total: int, stream=None):
+        self.study, self.total, self.stream = study, total, stream or sys.stdout
+        self.counts = {"done": 0, "failed": 0}
+        self.best: tuple[float, str] | None = None
+        self.begin, self.last, self.ran = time.monotonic(), 0.0, 0
+
+    def update(self, line) -> None:
+        self.counts[line["status"]] += 1
+        self.ran += "seconds" in line  # else it was done before
+        value = line.get(self.study.value or f"test_{self.study.metric}")
+        if value is not None:
+            better = self.best is None or (value > self.best[0]) == self.study.maximize
+            if better and (self.best is None or value != self.best[0]):
+                where = ", ".join(
+                    v if k in (METHOD, self.study.size.name) else f"{k} {v}"
+                    for k, v in line.items()
+                    if k in {axis.name for axis in self.study.axes}
+                )
+                self.best = (value, where)
+        self.show()
+
+    def words(self) -> str:
+        left = self.total - sum(self.counts.values())
+        parts = [f"{self.counts['done']} done"]
+        if self.counts["failed"]:
+            parts.append(f"{self.counts['failed']} failed")
+        parts.append(f"{left} left")
+        if left and self.ran:
+            parts.append(f"{clock((time.monotonic() - self.begin) / self.ran * left)} to go")
+        if self.best:
+            value, where = self.best
+            percent = f"{100 * value:.2f} %" if self.study.metric == "accuracy" else f"{value:.6g}"
+            parts.append(f"best {percent} ({where})")
+        return ", ".join(parts)
+
+    def show(self) -> None:
+        now = time.monotonic()
+        if now - self.last > EVERY_SECONDS or sum(self.counts.values()) == self.total:
+            self.last = now
+            self.say(f"cells: {self.words()}")
+
+    def say(self, text) -> None:
+        print(text, file=self.stream, flush=True)
+
+    def stop(self) -> None: ...
+
+
+class Live(Lines):
+    """The same as a bar on a terminal."""
+
+    def __init__(self, study, total):
+        super().__init__(study, total)
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.bar = Progress(
+            TextColumn("cells"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[words]}"),
+            transient=True,
+        )
+        self.task = self.bar.add_task("", total=total, words="compiling")
+        self.bar.start()
+
+    def show(self):
+        self.bar.update(self.task, completed=sum(self.counts.values()), words=self.words())
+
+    def say(self, text):
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self):
+        self.bar.stop()
+        Lines.say(self, f"cells: {self.words()}")
+
+
+def choose(study: Study, total: int) -> Lines:
+    return Live(study, total) if sys.stdout.isatty() else Lines(study, total)
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

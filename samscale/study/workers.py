@@ -1,0 +1,151 @@
+"""Local processes as an executor: each with its share of the cores, or with a device of its own."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+
+from samscale.config import from_mapping
+from samscale.errors import Interrupted
+from samscale.study.execute import FAILED, Outcome, run_cell
+from samscale.training import compiled, folder
+
+ATTEMPTS = 2  # a cell whose process dies so often (of memory, say) has failed
+CHUNK = 8  # cells handed over at a time: few, so that all workers end together
+
+
+def processes(workers: int = 0):
+    """An executor of ``workers`` processes; 0: one for each GPU, else one for each core."""
+    gpus = _gpus()
+    workers = workers or len(gpus) or len(os.sched_getaffinity(0))
+
+    def execute(chunks, workdir):
+        jobs: queue.SimpleQueue = queue.SimpleQueue()
+        outcomes: queue.SimpleQueue = queue.SimpleQueue()
+        total = 0
+        for chunk in chunks:
+            for i in range(0, len(chunk), CHUNK):
+                jobs.put(chunk[i : i + CHUNK])
+            total += len(chunk)
+        team = [_Worker(i, workers, gpus, workdir, jobs, outcomes) for i in range(workers)]
+        try:
+            for _ in range(total):
+                outcome = outcomes.get()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
+        finally:
+            for worker in team:
+                worker.stop()
+
+    return execute
+
+
+class _Worker:
+    """A thread that feeds a process, and replaces it when it dies."""
+
+    def __init__(self, index, workers, gpus, workdir, jobs, outcomes):
+        self.index, self.workers, self.gpus = index, workers, gpus
+        self.workdir, self.jobs, self.outcomes = workdir, jobs, outcomes
+        self.process, self.stopped = None, False
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def stop(self):
+        """Ask the process to save and go; wait for it."""
+        self.stopped = True
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+        self.thread.join()
+
+    def _work(self):
+        try:
+            while not self.stopped:
+                try:
+                    chunk = self.jobs.get_nowait()
+                except queue.Empty:
+                    break
+                for config in chunk:
+                    if not self.stopped:
+                        self._run(config)
+        except Exception as error:  # shown by whoever waits for outcomes
+            self.outcomes.put(error)
+        finally:
+            if self.process:
+                self.process.stdin.close()
+                self.process.wait()
+
+    def _run(self, config):
+        for _ in range(ATTEMPTS):
+            if self.process is None or self.process.poll() is not None:
+                self.process = self._start()
+            answer = self._ask(config)
+            if self.stopped:
+                return
+            if "error" in answer:
+                raise OSError(answer["error"])
+            if answer:
+                self.outcomes.put(Outcome(**answer))
+                return
+        reason = f"its process died {ATTEMPTS} times, last with code {self.process.wait()}"
+        reason += " (killed: out of memory?)" if self.process.wait() == -9 else ""
+        folder.fail(pathlib.Path(self.workdir) / config.run_id, reason)
+        self.outcomes.put(Outcome(config.run_id, FAILED, reason))
+
+    def _ask(self, config):
+        """Its outcome; nothing where the process died."""
+        try:
+            self.process.stdin.write(json.dumps(dataclasses.asdict(config)) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            return {}
+        line = self.process.stdout.readline()
+        return json.loads(line) if line.endswith("\n") else {}
+
+    def _start(self):
+        environment = dict(os.environ)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[self.index % len(self.gpus)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "samscale.study.workers", str(self.workdir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        cores = sorted(os.sched_getaffinity(0))
+        share = cores[self.index % len(cores) :: self.workers] or cores
+        os.sched_setaffinity(process.pid, share)
+        return process
+
+
+def _gpus():
+    """What CUDA may use, without starting it here."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [d for d in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if d]
+    found = pathlib.Path("/proc/driver/nvidia/gpus")
+    return [str(i) for i in range(len(list(found.iterdir())))] if found.is_dir() else []
+
+
+def serve(workdir) -> int:
+    """Configs from stdin, outcomes to stdout, a line each; a signal saves and ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a task prints does not mix with the answers
+    compiled.keep_programs()
+    for line in sys.stdin:
+        try:
+            answer = run_cell(from_mapping(json.loads(line)), workdir)._asdict()
+        except Interrupted as stop:
+            return 128 + stop.signum
+        except OSError as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), file=answers, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[1]))

@@ -1,0 +1,460 @@
+"""A thousand simulated studies stand in one table, a panel each: the truth is known, so is luck."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from samscale.study import statistics
+from samscale.study.analysis import Design, analyse
+
+RHO = Design(("rho",))
+PLAIN = Design(())
+RADII = (0.05, 0.1, 0.2)
+STUDIES = 1000
+
+
+def run(method, seed, value, x=10.0, rho=np.nan, **changes):
+    """One finished run, as the runner reports it."""
+    row = {"panel": "", "size": f"[{x:g}]", "x": x, "method": method, "rho": rho, "seed": seed}
+    row |= {"select": value, "value": value, "status": "done", "reason": "", "run_id": "r"}
+    row |= {"num_params": x, "seconds": 1.0, "gradients": 2.0, "memory": np.nan}
+    return row | changes
+
+
+def table(*rows):
+    return pd.DataFrame(list(rows))
+
+
+def only(frame, **where):
+    """The one row that agrees with ``where``."""
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    (row,) = frame.itertuples()
+    return row
+
+
+def simulate(truth, *, studies=1, sizes=5, seeds=5, radii=(), seed=0, noise=0.01, shared=0.0):
+    """Studies of sgd and sam, a panel each: value = truth(method, k, rho) + noise of test data.
+
+    ``shared`` is the part of the noise that test and validation data have in common (training).
+    """
+    arms = [("sgd", np.nan), *(("sam", rho) for rho in radii or [np.nan])]
+    axes = itertools.product(range(studies), range(sizes), arms, range(seeds))
+    panel, k, arm, repeat = zip(*axes, strict=True)
+    method, rho = zip(*arm, strict=True)
+    rng = np.random.default_rng(seed)
+    luck, test, validation = rng.normal(size=(3, len(panel))) * noise
+    expected = np.array([truth(*key) for key in zip(method, k, rho, strict=True)])
+    expected = expected + np.sqrt(shared) * luck
+    x = 10.0 * 4.0 ** np.array(k)
+    frame = {"panel": [f"study={p}" for p in panel], "size": [f"[{v:g}]" for v in x], "x": x}
+    frame |= {"method": method, "rho": rho, "seed": repeat, "status": "done", "reason": ""}
+    frame["value"] = expected + np.sqrt(1 - shared) * test
+    frame["select"] = expected + np.sqrt(1 - shared) * validation
+    return pd.DataFrame(frame | {"seconds": 1.0, "gradients": 1.0})
+
+
+def flat(method, k, rho):
+    """No effect of anything."""
+    return 0.9
+
+
+def growing(method, k, rho):
+    """One point more per size, that is 0.01 / log10(4) per factor of ten."""
+    return 0.8 + 0.01 * k * (method == "sam")
+
+
+def said(found, *words):
+    return [text for text in found.warnings if all(word in text for word in words)]
+
+
+# By hand
+
+
+def test_a_gain_is_the_mean_difference_within_seeds():
+    rows = [run("sgd", s, v) for s, v in enumerate([0.5, 0.7, 0.9])]
+    rows += [run("sam", s, v) for s, v in enumerate([0.51, 0.73, 0.92])]
+    found = analyse(table(*rows), PLAIN)
+    gain = only(found.gains, protocol="validation")
+    half = 4.30265273 * 0.01 / np.sqrt(3)  # t with 2 degrees of freedom
+    expected = [3, 0.02, 0.01 / np.sqrt(3), 0.02 - half, 0.02 + half]
+    np.testing.assert_allclose(gain[7:12], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.paired["gain"][:3], [0.01, 0.03, 0.02])
+
+
+def test_a_slope_is_that_of_every_seed_averaged_and_per_factor_of_ten():
+    gains = {0: (0.0, 0.01, 0.02), 1: (0.0, 0.02, 0.04), 2: (0.01, 0.04, 0.07)}
+    rows = [run("sgd", s, 0.5, x) for s in gains for x in (10, 100, 1000)]
+    rows += [
+        run("sam", s, 0.5 + g, x)
+        for s in gains
+        for x, g in zip((10, 100, 1000), gains[s], strict=True)
+    ]
+    trend = only(analyse(table(*rows), PLAIN).trends, protocol="validation")
+    half = 4.30265273 * 0.01 / np.sqrt(3)  # slopes 0.01, 0.02, 0.03
+    np.testing.assert_allclose(
+        [trend.slope, trend.low, trend.high], [0.02, 0.02 - half, 0.02 + half]
+    )
+    assert (trend.n, trend.sizes, trend.tau) == (3, 3, 1.0)
+    np.testing.assert_allclose(trend.p, 1 / 3)  # 2 of 6 orders are as extreme
+
+
+def test_without_log_x_a_slope_is_per_unit():
+    rows = [run("sgd", s, 0.5, x) for s in range(3) for x in (1, 2, 4)]
+    rows += [run("sam", s, 0.5 + 0.01 * x * (1 + s), x) for s in range(3) for x in (1, 2, 4)]
+    trend = only(analyse(table(*rows), Design((), log_x=False)).trends, protocol="validation")
+    assert trend.slope == pytest.approx(0.02)
+    assert "points per unit" in trend.sentence
+
+
+def test_the_radius_is_chosen_on_validation_and_beside_it_on_test():
+    rows = [run("sgd", s, 0.5) for s in range(3)]
+    rows += [run("sam", s, 0.6, rho=0.1, select=0.8) for s in range(3)]
+    rows += [run("sam", s, 0.7, rho=0.2, select=0.7) for s in range(3)]
+    found = analyse(table(*rows), RHO)
+    assert only(found.chosen, method="sam", protocol="validation").rho == 0.1
+    assert only(found.chosen, method="sam", protocol="test").rho == 0.2
+    assert only(found.gains, protocol="validation").mean == pytest.approx(0.1)
+    assert only(found.gains, protocol="test").bias == pytest.approx(0.1)
+    assert np.isnan(only(found.gains, protocol="validation").bias)
+    fixed = found.gains.set_index("protocol")["mean"]
+    assert fixed["rho=0.1"] == pytest.approx(0.1)
+    assert fixed["rho=0.2"] == pytest.approx(0.2)
+
+
+def test_losses_are_oriented_so_that_a_gain_is_positive():
+    rows = [run("sgd", s, 0.5) for s in range(3)]
+    rows += [run("sam", s, 0.3, rho=0.1) for s in range(3)]
+    rows += [run("sam", s, 0.4, rho=0.2) for s in range(3)]
+    found = analyse(table(*rows), Design(("rho",), metric="loss", maximize=False))
+    assert set(found.chosen["rho"].dropna()) == {0.1}
+    assert only(found.gains, protocol="validation").mean == pytest.approx(0.2)
+    assert "+0.2 in loss over sgd" in found.answer
+
+
+def test_methods_without_a_nuisance_axis_are_the_same_under_both_protocols():
+    found = analyse(simulate(flat, radii=RADII), RHO)
+    chosen = found.chosen[found.chosen["method"] == "sgd"].set_index("protocol")
+    assert list(chosen.loc["validation", "mean"]) == list(chosen.loc["test", "mean"])
+
+
+def test_with_several_axes_a_fixed_gain_compares_equal_learning_rates():
+    def both(seed, rate):
+        sgd = run("sgd", seed, 0.5 + rate, learning_rate=rate)
+        return sgd, *(run("sam", seed, 0.6 + rate, rho=r, learning_rate=rate) for r in (0.1, 0.2))
+
+    rows = [row for seed in range(3) for rate in (0.01, 0.1) for row in both(seed, rate)]
+    found = analyse(table(*rows), Design(("rho", "learning_rate")))
+    fixed = found.gains[found.gains["protocol"].str.contains("=")]
+    expected = {f"rho={r:g}, learning_rate={lr:g}" for r in (0.1, 0.2) for lr in (0.01, 0.1)}
+    assert set(fixed["protocol"]) == expected
+    np.testing.assert_allclose(fixed["mean"], 0.1)
+    assert set(found.radius["nuisance"]) == {"rho", "learning_rate"}
+
+
+def test_gains_are_told_against_every_baseline_at_equal_compute_too():
+    values = {"sgd": 0.5, "sgd_2x": 0.55, "sgdx": 0.9, "sam": 0.6}
+    found = analyse(table(*(run(m, s, v) for m, v in values.items() for s in range(3))), PLAIN)
+    gains = found.gains[found.gains["protocol"] == "validation"]
+    means = gains.set_index(["method", "against"])["mean"]
+    expected = {("sam", "sgd"): 0.1, ("sam", "sgd_2x"): 0.05}
+    expected |= {("sgdx", "sgd"): 0.4, ("sgdx", "sgd_2x"): 0.35}
+    assert means.to_dict() == pytest.approx(expected)
+
+
+def test_the_best_radius_has_a_trend_of_its_own():
+    def best_moves(method, k, rho):
+        return 0.9 - (0 if method == "sgd" else abs(rho - 0.1 * (1 + k)))
+
+    found = analyse(simulate(best_moves, radii=(0.1, 0.2, 0.3, 0.4, 0.5)), RHO)
+    radius = only(found.radius, method="sam")
+    assert radius.tau == pytest.approx(1)
+    assert radius.p == pytest.approx(2 / 120)
+    assert "grows with parameters: 0.1 at the smallest size, 0.5 at the largest" in radius.sentence
+
+
+# Simulated studies
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 12])
+def test_intervals_of_gains_and_slopes_cover_95_percent(seeds):
+    """With 3, 5, 12 seeds: gains 95.3, 95.9, 94.6 %; slopes 96.2, 93.8, 95.4 %."""
+    found = analyse(simulate(growing, studies=STUDIES, sizes=4, seeds=seeds, seed=seeds), PLAIN)
+    gains = found.gains[(found.gains["protocol"] == "validation") & (found.gains["x"] == 160)]
+    trends = found.trends[found.trends["protocol"] == "validation"]
+    assert len(gains) == len(trends) == STUDIES
+    assert coverage(gains, 0.02) == pytest.approx(0.95, abs=0.02)
+    assert coverage(trends, 0.01 / np.log10(4)) == pytest.approx(0.95, abs=0.02)
+
+
+def coverage(rows, truth):
+    return ((rows["low"] <= truth) & (truth <= rows["high"])).mean()
+
+
+def test_the_interval_of_a_slope_covers_while_seeds_have_unlike_sizes():
+    """94.1 %, where four seeds have 6, 6, 4 and 3 sizes."""
+    cells = simulate(growing, studies=STUDIES, sizes=6, seeds=4, seed=7)
+    cells = cells[(cells["seed"] < 2) | (cells["x"] < 10 * 4 ** (5.5 - cells["seed"]))]
+    trends = analyse(cells, PLAIN).trends
+    assert coverage(trends, 0.01 / np.log10(4)) == pytest.approx(0.95, abs=0.02)
+
+
+def test_accuracies_of_few_test_examples_are_covered_too():
+    """Five seeds of 200 examples, 97 % right: 94.7 %, where a bootstrap covers some 82 %."""
+    cells = simulate(flat, studies=STUDIES, sizes=1)
+    rng = np.random.default_rng(5)
+    cells["value"] = rng.binomial(200, 0.97, len(cells)) / 200
+    gains = analyse(cells, PLAIN).gains
+    assert coverage(gains, 0.0) == pytest.approx(0.95, abs=0.02)
+
+
+def test_flat_gains_are_seldom_said_to_change():
+    """1.9 % grow, 3.1 % shrink; one study in 1,000 bends, in 3.7 % the baseline got worse."""
+    found = analyse(simulate(flat, studies=STUDIES, seed=1), PLAIN)
+    verdicts = found.trends["verdict"][found.trends["protocol"] == "test"].value_counts() / STUDIES
+    assert verdicts["no evidence"] >= 0.94
+    assert max(verdicts["grows"], verdicts["shrinks"]) < 0.04
+    assert len(said(found, "not monotone")) < 0.01 * STUDIES
+    assert len(said(found, "got worse")) < 0.07 * STUDIES
+
+
+def test_the_best_radius_on_test_flatters_and_the_best_on_validation_does_not():
+    """Eight radii without effect, noise 0.01, five seeds: +0.65 points on test, -0.02 honestly."""
+    radii = tuple(np.geomspace(0.01, 1, 8))
+    found = analyse(simulate(flat, studies=300, sizes=2, radii=radii, seed=2), RHO)
+    means = found.gains.groupby("protocol")[["mean", "bias"]].mean()
+    assert abs(means.loc["validation", "mean"]) < 0.001
+    assert 0.006 < means.loc["test", "mean"] < 0.007
+    assert 0.006 < means.loc["test", "bias"] < 0.007
+
+
+def test_luck_in_training_flatters_both_protocols():
+    """Half of the noise is common: +0.33 points on validation, +0.67 on test, so ``bias`` +0.34."""
+    radii = tuple(np.geomspace(0.01, 1, 8))
+    cells = simulate(flat, studies=300, sizes=2, radii=radii, seed=2, shared=0.5)
+    means = analyse(cells, RHO).gains.groupby("protocol")[["mean", "bias"]].mean()
+    assert 0.002 < means.loc["validation", "mean"] < means.loc["test", "mean"]
+
+
+# Verdicts and warnings
+
+
+def test_a_growing_gain_is_said_to_grow():
+    found = analyse(simulate(growing, seeds=10, radii=RADII).assign(panel=""), RHO)
+    trend = only(found.trends, protocol="validation")
+    assert trend.verdict == "grows"
+    assert found.answer.startswith("The gain of sam over sgd grows with parameters: +")
+    assert "per factor of ten (95 % interval +" in found.answer
+    assert "on 10 seeds." in found.answer
+    assert "At the largest size, [2560], it is +" in found.answer
+
+
+def test_a_shrinking_gain_is_said_to_shrink():
+    found = analyse(simulate(lambda m, k, r: -growing(m, k, r)), PLAIN)
+    assert set(found.trends["verdict"]) == {"shrinks"}
+
+
+def test_many_panels_are_counted():
+    half = simulate(growing, studies=2)
+    half.loc[half["panel"] == "study=0", "value"] = 0.5
+    answer = analyse(half, PLAIN).answer
+    assert "that grow with parameters: 1 of 2 (sam with study=1)" in answer
+    assert "without evidence of a change: 1 of 2" in answer
+
+
+def test_one_seed_has_no_interval_and_is_no_evidence():
+    found = analyse(simulate(growing, seeds=1, noise=0).assign(panel=""), PLAIN)
+    assert set(found.trends["verdict"]) == {"no evidence"}
+    assert found.gains[["sem", "low", "high"]].isna().all(axis=None)
+    assert found.trends[["low", "high"]].isna().all(axis=None)
+    assert "no evidence" in found.answer
+    assert said(found, "fewer than 3 pairs", "one pair gives no interval")
+
+
+def test_seeds_that_change_nothing_are_no_evidence():
+    found = analyse(simulate(growing, noise=0), PLAIN)
+    assert found.trends["slope"].gt(0).all()
+    assert set(found.trends["verdict"]) == {"no evidence"}
+
+
+def sinking(method, k, rho):
+    return 0.9 + (0 if method == "sam" else -0.02 * k)
+
+
+def falling_late(method, k, rho):
+    return 0.9 + (0 if method == "sam" else [0, 0.05, 0.1, 0.15, 0.08][k])
+
+
+@pytest.mark.parametrize("truth, words", [(sinking, "per factor of ten"), (falling_late, "below")])
+def test_a_baseline_that_gets_worse_takes_the_merit_from_the_gain(truth, words):
+    found = analyse(simulate(truth).assign(panel=""), PLAIN)
+    assert said(found, "baseline sgd itself got worse", words, "not SAM's merit")
+    assert "while sgd itself got worse" in found.answer
+
+
+def test_a_loss_that_falls_is_no_baseline_that_gets_worse():
+    cells = simulate(sinking)
+    assert not said(analyse(cells, Design((), metric="loss", maximize=False)), "got worse")
+    assert said(
+        analyse(cells.assign(value=-cells["value"]), Design((), maximize=False)), "got worse"
+    )
+
+
+def test_gains_that_rise_and_fall_are_said_to():
+    def hill(method, k, rho):
+        return 0.5 + [0, 0.1, 0.2, 0.1, 0][k] * (method == "sam")
+
+    def valley(method, k, rho):
+        return -hill(method, k, rho)
+
+    assert said(analyse(simulate(hill), PLAIN), "not monotone: it rises by", "= 160, then falls")
+    assert said(analyse(simulate(valley), PLAIN), "not monotone: it falls by", "= 160, then rises")
+    assert not said(analyse(simulate(growing), PLAIN), "not monotone")
+
+
+def test_a_winner_at_the_edge_of_its_grid_is_suspect():
+    def best_first(method, k, rho):
+        return 0.5 if method == "sgd" else 0.9 - rho
+
+    def best_inside(method, k, rho):
+        return 0.5 if method == "sgd" else 0.9 - abs(rho - 0.1)
+
+    edge = analyse(simulate(best_first, radii=RADII), RHO)
+    inside = analyse(simulate(best_inside, radii=RADII), RHO)
+    alone = analyse(simulate(best_inside, radii=RADII[:1]), RHO)
+    assert edge.chosen.groupby("method")["edge"].all().to_dict() == {"sam": True, "sgd": False}
+    assert said(edge, "best rho of sam is at the edge of its grid at 5 of 5 sizes")
+    assert not inside.chosen["edge"].any()
+    assert not said(inside, "edge")
+    assert not alone.chosen["edge"].any()
+
+
+def test_without_validation_the_choice_is_called_one_on_test():
+    found = analyse(simulate(growing, radii=RADII).assign(select=np.nan, panel=""), RHO)
+    assert set(found.gains["protocol"]) == {"test", *(f"rho={r:g}" for r in RADII)}
+    assert "(rho chosen on test)" in found.answer
+    assert said(found, "No validation metric for sam", "flatters")
+
+
+def test_without_a_choice_no_validation_is_needed():
+    found = analyse(simulate(growing).assign(select=np.nan), PLAIN)
+    assert set(found.gains["protocol"]) == {"test", "validation"}
+    assert not said(found, "validation")
+
+
+# In mid-study
+
+
+def test_failed_and_missing_runs_are_counted_and_left_out():
+    cells = simulate(growing).assign(panel="")
+    lost = cells.index[cells["method"] == "sam"]
+    cells.loc[lost[:3], ["status", "reason", "value"]] = ["failed", "loss is NaN", np.nan]
+    cells.loc[lost[3], "value"] = np.inf
+    cells.loc[lost[5:7], ["status", "value"]] = ["missing", np.nan]
+    found = analyse(cells, PLAIN)
+    assert said(found, "4 of 50 runs failed (sam 4)", "sam at [10]: loss is NaN")
+    assert said(found, "2 of 50 runs are missing (sam 2)")
+    gains = found.gains[found.gains["protocol"] == "validation"]
+    assert list(gains["n"]) == [1, 3, 5, 5, 5]
+    assert np.isfinite(found.trends["slope"]).all()
+
+
+def test_a_radius_with_fewer_seeds_than_others_is_no_candidate():
+    rows = [run("sgd", s, 0.5) for s in range(3)]
+    rows += [run("sam", s, 0.6, rho=0.1) for s in range(3)]
+    rows += [run("sam", s, 0.9, rho=0.2) for s in range(2)]
+    rows += [run("sam", 2, np.nan, rho=0.2, status="failed", reason="diverged")]
+    found = analyse(table(*rows), RHO)
+    assert set(found.chosen["rho"].dropna()) == {0.1}
+    assert set(found.fixed["rho"].dropna()) == {0.1, 0.2}
+    assert said(found, "fewer finished seeds", "could not be chosen")
+
+
+NOTHING = {
+    "no column": pd.DataFrame(),
+    "no row": simulate(flat)[:0],
+    "all missing": simulate(flat).assign(
+        status="missing", value=np.nan, select=np.nan, x=np.nan, seconds=np.nan
+    ),
+    "all failed": simulate(flat).assign(status="failed", value=np.nan, reason="diverged"),
+    "no baseline": simulate(flat)[lambda cells: cells["method"] == "sam"],
+    "baseline only": simulate(flat)[lambda cells: cells["method"] == "sgd"],
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_of_nothing_nothing_is_said(name):
+    found = analyse(NOTHING[name], RHO)
+    assert found.answer.startswith("Nothing can be said yet")
+    assert len(found.gains) == len(found.trends) == 0
+
+
+def test_one_size_has_gains_but_no_trend():
+    found = analyse(simulate(growing, sizes=1, radii=RADII).assign(panel=""), RHO)
+    assert "needs two sizes" in found.answer
+    assert set(found.trends["verdict"]) == {"no evidence"}
+    assert set(found.trends["n"]) == {0}
+    assert "needs two sizes" in only(found.radius, method="sam").sentence
+
+
+@pytest.fixture(scope="module")
+def whole_study():
+    return analyse(simulate(growing, studies=2, radii=RADII), RHO)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_part_of_a_study_can_be_analysed(whole_study, seed):
+    rng = np.random.default_rng(seed)
+    cells = simulate(growing, studies=2, radii=RADII)
+    cells["status"] = rng.choice(["done", "missing", "failed"], len(cells), p=[0.3, 0.5, 0.2])
+    cells.loc[cells["status"] != "done", ["value", "select"]] = np.nan
+    found = analyse(cells, RHO)
+    for name in ("chosen", "fixed", "paired", "gains", "trends", "radius"):
+        part = getattr(found, name)
+        assert list(part.columns) == list(getattr(whole_study, name).columns)
+        assert len(part) <= len(getattr(whole_study, name))
+    assert not found.gains.duplicated(["panel", "size", "method", "against", "protocol"]).any()
+
+
+def test_the_order_of_the_runs_plays_no_part():
+    cells = simulate(growing, radii=RADII, seed=3)
+    shuffled = cells.sample(frac=1, random_state=0)
+    results = [analyse(c, RHO) for c in (cells, shuffled)]
+    for name in ("chosen", "gains", "trends"):
+        one, two = (getattr(found, name) for found in results)
+        by = [c for c in ("panel", "x", "method", "against", "protocol") if c in one]
+        one, two = (t.sort_values(by, ignore_index=True) for t in (one, two))
+        pd.testing.assert_frame_equal(one, two)
+
+
+def test_the_table_of_runs_is_left_as_it_was():
+    cells = simulate(growing, radii=RADII)
+    before = cells.copy()
+    analyse(cells, RHO)
+    pd.testing.assert_frame_equal(cells, before)
+
+
+def test_a_missing_column_and_a_nonpositive_x_are_refused_by_name():
+    cells = simulate(flat)
+    with pytest.raises(ValueError, match="select"):
+        analyse(cells.drop(columns="select"), RHO)
+    with pytest.raises(ValueError, match="x=0: must be greater than 0"):
+        analyse(cells.assign(x=0.0), RHO)
+
+
+def test_equal_scores_choose_the_smallest_radius():
+    found = analyse(simulate(flat, radii=(0.2, 0.05, 0.1), noise=0), RHO)
+    assert set(found.chosen["rho"].dropna()) == {0.05}
+
+
+def test_a_slope_weighs_a_seed_by_what_its_sizes_can_tell():
+    """Seeds of 3 and 2 sizes: weights 2 and 1/2, slopes 1 and 2, so (2 + 1) / 2.5."""
+    position = [0.0, 1.0, 2.0, 0.0, 1.0]
+    frame = pd.DataFrame({"seed": [0, 0, 0, 1, 1], "position": position, "x": position})
+    frame = frame.assign(group="a", y=[0.0, 1.0, 2.0, 0.0, 2.0])
+    row = only(statistics.slopes(frame, ["group"], "y"))
+    assert row.slope == pytest.approx(1.2)
+    sem = np.sqrt((2 * 0.2**2 + 0.5 * 0.8**2) / 2.5)
+    assert row.high - row.slope == pytest.approx(12.706205 * sem)

@@ -1,0 +1,227 @@
+"""A study: its cells, what survives, what two studies share, and what a person reads."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from samscale import cli
+from samscale.config import Config
+from samscale.study import (
+    Study,
+    cells,
+    execute,
+    grid,
+    methods,
+    nuisance,
+    repeated,
+    results,
+    scientific,
+    store,
+    workers,
+)
+from samscale.study import conduct as conductor
+from samscale.training import record, run
+
+BASE = Config(num_neurons=(4,), num_epochs=2, batch_size=100, optimizer="sgd")
+FILE = """
+from samscale.config import Config
+from samscale.study import Study, methods, nuisance, repeated, scientific
+
+BASE = Config(num_epochs=2, batch_size=100)
+
+def get_study():
+    return Study(
+        question="Is <b>wider</b> better?",
+        base=BASE,
+        axes=(
+            scientific("num_neurons", [(4,), (8,)]),
+            methods(BASE, "sgd", "sgd_2x", "sam"),
+            nuisance("rho", [0.05, 0.1], only=["sam"]),
+            repeated("seed", range(2)),
+        ),
+    )
+"""
+
+
+def tiny(**changes):
+    axes = {
+        "size": scientific("num_neurons", [(4,), (8,)]),
+        "method": methods(BASE, "sgd", "sam"),
+        "rho": nuisance("rho", [0.05, 0.1], only=["sam"]),
+        "seed": repeated("seed", range(2)),
+    }
+    return Study(question="?", base=BASE, axes=tuple((axes | changes).values()))
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tiny_width.py"
+    path.write_text(FILE)
+    return str(path)
+
+
+def test_a_nuisance_axis_multiplies_only_its_methods():
+    found = cells(tiny())
+    assert len(found) == 2 * (2 + 2 * 2)
+    assert {c.labels.get("rho") for c in found if c.labels["method"] == "sgd"} == {None}
+    assert len({c.config.run_id for c in found}) == len(found)
+
+
+def test_cells_that_share_a_program_are_neighbours():
+    programs = [c.config.program_id for c in cells(tiny())]
+    changes = sum(a != b for a, b in zip(programs, programs[1:], strict=False))
+    assert changes + 1 == len(set(programs)) == 4
+
+
+def test_twice_the_baseline_costs_what_sam_costs():
+    values = methods(BASE, "sgd", "sgd_2x", "sam").values
+    assert values["sgd_2x"] == {"optimizer": "sgd", "num_epochs": 4}
+
+
+def test_quick_keeps_every_method_and_shortens_all_alike():
+    axes = tiny().axes
+    long = dataclasses.replace(BASE, num_epochs=30)
+    study = dataclasses.replace(tiny(method=methods(long, "sgd", "sgd_2x", "sam")), base=long)
+    quick = {c.labels["method"]: c.config.num_epochs for c in cells(study.quick())}
+    assert quick == {"sgd": 3, "sgd_2x": 6, "sam": 3}
+    assert len(axes) == 4
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"seed": scientific("seed", range(2))}, "one must be repeated"),
+        ({"size": scientific("num_neuron", [(4,)])}, "did you mean num_neurons"),
+        ({"rho": nuisance("rho", [0.1], only=["sma"])}, "only='sma' of 'rho': choose among"),
+        ({"rho": nuisance("rho", [-1.0], only=["sam"])}, "rho=-1.0: must be"),
+        ({"size": scientific("num_neurons", [])}, "'num_neurons' must have at least one value"),
+    ],
+)
+def test_a_wrong_study_is_one_sentence(changes, words):
+    with pytest.raises(ValueError, match=words):
+        tiny(**changes).validate()
+
+
+def test_a_study_is_read_back_as_it_was_written(tmp_path):
+    store.save(tmp_path, "s", tiny(), ["samscale"])
+    again, _ = store.load(tmp_path, "s")
+    assert [c.config.run_id for c in cells(again)] == [c.config.run_id for c in cells(tiny())]
+    assert grid.METHOD in [axis.name for axis in again.axes]
+
+
+def test_a_cell_of_a_study_is_the_run_alone(tmp_path):
+    conductor.conduct(tiny(), "s", tmp_path / "study", execute.here)
+    config = cells(tiny())[-1].config
+    run.train(config, tmp_path / "alone")
+    read = lambda place: [
+        {k: v for k, v in row.items() if k not in run.TIMED}
+        for row in record.read(tmp_path / place / config.run_id)
+    ]
+    assert read("study") == read("alone")
+
+
+def test_what_is_done_is_kept_and_shared_between_studies(tmp_path, monkeypatch):
+    conductor.conduct(tiny(), "first", tmp_path, execute.here)
+    trained = []
+    train = run.train
+    monkeypatch.setattr(run, "train", lambda c, *a: trained.append(c) or train(c, *a))
+    wider = tiny(size=scientific("num_neurons", [(4,), (8,), (12,)]))
+    conductor.conduct(wider, "second", tmp_path, execute.here)
+    assert {c.num_neurons for c in trained} == {(12,)}
+    lines = (tmp_path / "study-second" / "study.jsonl").read_text().splitlines()
+    assert len(lines) == len(cells(wider))
+
+
+def test_a_failed_cell_is_noted_and_stops_no_other(tmp_path):
+    study = dataclasses.replace(
+        tiny(),
+        base=dataclasses.replace(BASE, loss="squared"),
+        axes=tiny(rate=nuisance("learning_rate", [0.1, 1e9], only=["sgd"])).axes,
+    )
+    conductor.conduct(study, "s", tmp_path, execute.here)
+    table = results.cells(study, tmp_path)
+    failed = table[table["status"] == "failed"]
+    assert (failed["learning_rate"] == 1e9).all()
+    assert len(failed) == 4
+    assert failed["reason"].str.contains("not finite at step").all()
+    assert (table["status"] == "done").sum() == len(table) - 4
+
+
+def test_processes_do_what_this_process_does(tmp_path):
+    study = tiny(seed=repeated("seed", [0]))
+    conductor.conduct(study, "s", tmp_path / "here", execute.here)
+    conductor.conduct(study, "s", tmp_path / "there", workers.processes(2))
+    here, there = (results.cells(study, tmp_path / p) for p in ("here", "there"))
+    columns = ["run_id", "status", "select", "value"]
+    assert here[columns].equals(there[columns])
+
+
+def test_a_cell_whose_process_dies_again_and_again_has_failed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "deadly.py").write_text("import os\ndef task(config): os._exit(9)\n")
+    config = dataclasses.replace(BASE, task="deadly:task")
+    good = cells(tiny())[0].config
+    outcomes = {o.run_id: o for o in workers.processes(1)([[config, good]], tmp_path)}
+    assert "process died 2 times" in outcomes[config.run_id].reason
+    assert outcomes[good.run_id].status == "done"
+
+
+def test_a_killed_study_goes_on_and_loses_nothing(tmp_path, file):
+    command = [sys.executable, "-c", "import sys; from samscale import cli; sys.exit(cli.main())"]
+    command += ["study", file, f"--workdir={tmp_path / 'w'}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ))
+    lines = tmp_path / "w" / "study-tiny_width" / "study.jsonl"
+    while not lines.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert cli.main(["samscale", *command[3:]]) == 0
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert sorted({row["run_id"] for row in written}) == sorted(row["run_id"] for row in written)
+    assert {row["status"] for row in written} == {"done"}
+    assert len(written) == 2 * (2 + 2 + 2 * 2)
+
+
+def test_the_commands_answer(tmp_path, file, capsys):
+    where = str(tmp_path / "w")
+    assert cli.main(["samscale", "study", file, f"--workdir={where}", "--dry-run"]) == 0
+    assert "16 cells" in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "w").exists()
+    assert cli.main(["samscale", "study", file, f"--workdir={where}"]) == 0
+    page = (tmp_path / "w" / "study-tiny_width" / "report.html").read_text()
+    assert "Is &lt;b&gt;wider&lt;/b&gt; better?" in page
+    assert cli.main(["samscale", "status", where]) == 0
+    assert "tiny_width: 16 done" in capsys.readouterr().out
+    assert (
+        cli.main(["samscale", "results", where, "--csv", "--where=width > 4 and rho == 0.1"]) == 0
+    )
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2
+    assert cli.main(["samscale", "results", where, f"--parquet={tmp_path / 'all.parquet'}"]) == 0
+    assert cli.main(["samscale", "report", where]) == 0
+    out = tmp_path / "gain.svg"
+    assert cli.main(["samscale", "figure", where, "--format=svg", f"--out={out}"]) == 0
+    assert out.read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["study", "nowhere.py", "--workdir=w"], "study='nowhere.py': no such file"),
+        (["status", "."], "holds no study"),
+        (["report", ".", "--study=x"], "study='x': choose one of those"),
+        (["results", "nowhere"], "workdir='nowhere': no such folder"),
+    ],
+)
+def test_wrong_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["samscale", *words]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
