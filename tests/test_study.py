@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_a_nuisance_axis_multiplies_only_its_methods():
 
 def test_cells_that_share_a_program_are_neighbours():
     programs = [c.config.program_id for c in cells(tiny())]
-    changes = sum(a != b for a, b in zip(programs, programs[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(programs))
     assert changes + 1 == len(set(programs)) == 4
 
 

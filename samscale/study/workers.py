@@ -1,5 +1,6 @@
 """Local processes as an executor: each with its share of the cores, or with a device of its own."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -75,13 +76,23 @@ class _Worker:
         except Exception as error:  # shown by whoever waits for outcomes
             self.outcomes.put(error)
         finally:
-            if self.process:
-                self.process.stdin.close()
-                self.process.wait()
+            self._end()
+
+    def _end(self):
+        """Let the process finish what it is at; its exit code."""
+        if self.process is None:
+            return None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        code = self.process.wait()
+        self.process.stdout.close()
+        self.process = None
+        return code
 
     def _run(self, config):
+        code = None
         for _ in range(ATTEMPTS):
-            if self.process is None or self.process.poll() is not None:
+            if self.process is None:
                 self.process = self._start()
             answer = self._ask(config)
             if self.stopped:
@@ -91,8 +102,9 @@ class _Worker:
             if answer:
                 self.outcomes.put(Outcome(**answer))
                 return
-        reason = f"its process died {ATTEMPTS} times, last with code {self.process.wait()}"
-        reason += " (killed: out of memory?)" if self.process.wait() == -9 else ""
+            code = self._end()
+        reason = f"its process died {ATTEMPTS} times, last with code {code}"
+        reason += " (killed: out of memory?)" if code == -9 else ""
         folder.fail(pathlib.Path(self.workdir) / config.run_id, reason)
         self.outcomes.put(Outcome(config.run_id, FAILED, reason))
 

@@ -25,7 +25,7 @@ def radius(study):
 
     frame = frames.radius(study)
     log = bool((frame["value"] > 0).all())
-    edge = alt.Chart().mark_point(shape="triangle-up", size=170, filled=False)
+    edge = marks.rows().mark_point(shape="triangle-up", size=170, filled=False)
     edge = edge.transform_filter("datum.edge")
     title = f"Best {frames.axis(study.design)}"
     return marks.curves(study, frame, title, log_y=log, extra=[edge], about="Best radius over size")
@@ -53,15 +53,15 @@ def heatmap(study):
         alt.Tooltip("value:Q", title=unit.value),
         "below:Q",
     ]
-    picked = alt.Chart().mark_rect(fillOpacity=0, stroke="#D55E00", strokeWidth=2.5)
+    picked = marks.rows().mark_rect(fillOpacity=0, stroke="#D55E00", strokeWidth=2.5)
     layers = [
-        alt.Chart().mark_rect().encode(colour, tooltip=tooltip),
+        marks.rows().mark_rect().encode(colour, tooltip=tooltip),
         picked.transform_filter("datum.picked"),
     ]
     if len(sizes) <= 8:
         dark = alt.datum.below > float(frame["below"].max()) / 2
         ink = alt.when(dark).then(alt.value("white")).otherwise(alt.value("#222222"))
-        layers.append(alt.Chart().mark_text().encode(text="text:N", color=ink))
+        layers.append(marks.rows().mark_text().encode(text="text:N", color=ink))
     layers = [layer.encode(x, y) for layer in layers]
     return marks.spec(layers, frame, "Mean by radius and size", height=34 * len(radii))
 
@@ -78,7 +78,7 @@ def training(study, curves):
     labels = [history.METRICS[name] for name in names]
     tooltip = ["series:N", "epoch:Q", alt.Tooltip("value:Q", format=".4~g"), "n:Q"]
     line = (
-        alt.Chart()
+        marks.rows()
         .mark_line(strokeWidth=1.5, point={"size": 10})
         .encode(
             alt.X("epoch:Q", title="Epoch").axis(tickMinStep=1),

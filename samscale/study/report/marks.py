@@ -40,8 +40,8 @@ def curves(
     if frame["low"].notna().any():
         ends = {"low": "95 % interval from", "high": "to"}
         mean_tips += [alt.Tooltip(f"{key}:Q", title=name, **number) for key, name in ends.items()]
-    seeds = alt.Chart().transform_filter("datum.part === 'seed'")
-    means = alt.Chart().transform_filter("datum.part !== 'seed'")
+    seeds = rows().transform_filter("datum.part === 'seed'")
+    means = rows().transform_filter("datum.part !== 'seed'")
     ends = means.transform_filter("isValid(datum.low)")
     low = alt.Y("low:Q", title=title).scale(zero=False, type="log" if log_y else "linear")
     layers = [
@@ -56,7 +56,7 @@ def curves(
         *(layer.encode(x, y, paint) for layer in extra),
     ]
     if zero:
-        line = alt.Chart().mark_rule(strokeDash=[3, 3], color=GREY)
+        line = rows().mark_rule(strokeDash=[3, 3], color=GREY)
         layers.insert(0, line.encode(y=alt.YDatum(0, title=title)))
     frame = frame.assign(facet=frame["panel"])
     return spec(layers, frame, about, shared=shared, height=height)
@@ -82,6 +82,13 @@ def spec(layers, frame, about, *, height, facets=None, shared=True):
     sides = "shared" if shared else "independent"
     resolve = {"scale": {"y": sides}}
     return outer | {"facet": facet, "columns": 1, "spec": inner, "resolve": resolve}
+
+
+def rows():
+    """What every layer is drawn from: the rows that ``spec`` puts in."""
+    import altair as alt
+
+    return alt.Chart(alt.NamedData("rows"))
 
 
 def colour(study, series):
