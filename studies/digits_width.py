@@ -22,7 +22,7 @@ def get_study():
         question="Does SAM help more where an MLP on handwritten digits (8x8) is wider?",
         base=BASE,
         axes=(
-            scientific("num_neurons", [(8, 4), (24, 12), (72, 36), (216, 108)]),
+            scientific("num_neurons", [(16, 8), (32, 16), (64, 32), (192, 96)]),
             methods(BASE, "sgd", "sgd_2x", "sam"),
             nuisance("rho", [0.02, 0.05, 0.1, 0.2], only=["sam"]),
             repeated("seed", range(5)),

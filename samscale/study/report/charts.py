@@ -21,14 +21,14 @@ def absolute(study):
 
 def radius(study):
     """The best radius over size; large open triangles stand at an end of the grid."""
-    import altair as alt
 
-    frame = frames.radius(study)
-    log = bool((frame["value"] > 0).all())
+    frame, grid = frames.radius(study), frames.heatmap(study)["radius"]
+    ticks = sorted({*grid.astype(float), *frame["value"].astype(float)})
+    log = bool(ticks) and ticks[0] > 0
     edge = marks.rows().mark_point(shape="triangle-up", size=170, filled=False)
     edge = edge.transform_filter("datum.edge")
-    title = f"Best {frames.axis(study.design)}"
-    return marks.curves(study, frame, title, log_y=log, extra=[edge], about="Best radius over size")
+    title, words = f"Best {frames.axis(study.design)}", {"about": "Best radius over size"}
+    return marks.curves(study, frame, title, log_y=log, ticks=ticks, extra=[edge], **words)
 
 
 def heatmap(study):
@@ -39,8 +39,12 @@ def heatmap(study):
     if frame.empty:
         return None
     sizes, radii = (list(dict.fromkeys(frame[name])) for name in ("size", "radius"))
-    frame = frame.assign(facet=_facets(frame), text=[f"{v:.3g}" for v in frame["value"]])
-    x = alt.X("size:N", sort=sizes, title="Size (small to large)").axis(labelAngle=0)
+    frame = frame.assign(
+        facet=_facets(frame), text=[f"{v:#.3g}".rstrip(".") for v in frame["value"]]
+    )
+    x = alt.X("size:N", sort=sizes, title="Size (small to large)").axis(
+        labelAngle=0, labelOverlap="greedy", labelSeparation=4
+    )
     y = alt.Y("radius:O", sort="descending", title=frames.axis(study.design))
     legend = alt.Legend(orient="top", gradientLength=140, gradientThickness=8, titleLimit=300)
     title = f"{unit.short} below the best of the size"

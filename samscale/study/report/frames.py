@@ -85,11 +85,11 @@ def radius(study) -> pd.DataFrame:
     """The chosen radius of each method over ``x``; ``edge`` marks an end of its grid."""
     name = axis(study.design)
     if name is None:
-        return _join([], ["edge"])
+        return _join([], ["method", "edge"])
     chosen = _table(study.analysis.chosen, f"panel size x method protocol n edge {name}")
     chosen = headline(chosen, name)
     frame = chosen.assign(series=chosen["method"], part="mean", value=chosen[name])
-    frame = _join([frame.assign(edge=frame["edge"].eq(True))], ["edge"])
+    frame = _join([frame.assign(edge=frame["edge"].eq(True))], ["method", "edge"])
     return _dodged(frame.dropna(subset=["x", "value"]), study)
 
 
@@ -109,7 +109,7 @@ def heatmap(study) -> pd.DataFrame:
     frame["value"] *= unit(design).factor
     frame["below"] = (frame.groupby(keys)["value"].transform(best) - frame["value"]).abs()
     keys = ["panel", "method", "size", "radius"]
-    chosen = radius(study).rename(columns={"series": "method", "value": "radius"})
+    chosen = radius(study).rename(columns={"value": "radius"})
     picked = set(chosen[keys].itertuples(index=False, name=None))
     frame["picked"] = [row in picked for row in frame[keys].itertuples(index=False, name=None)]
     return frame.sort_values(["x", "radius"], kind="stable").reset_index(drop=True)
@@ -216,10 +216,14 @@ def _scaled(frame, study):
 
 
 def _dodged(frame, study):
-    """Moves each series aside by 1.5 % of the range of ``x``, by nothing on average."""
-    x = frame["x"].astype(float)
-    order = {name: k for k, name in enumerate(dict.fromkeys(frame["series"]))}
-    shift = 0.015 * (frame["series"].map(order).astype(float) - (len(order) - 1) / 2)
+    """Moves each series aside by 2 % of the range of ``x``, and its seeds a little more.
+
+    Published points stay where they are.
+    """
+    x, seed = frame["x"].astype(float), frame["part"].eq("seed")
+    own = frame.loc[frame["part"] != "paper", "series"]
+    order = {name: k - (own.nunique() - 1) / 2 for k, name in enumerate(dict.fromkeys(own))}
+    shift = 0.02 * (frame["series"].map(order).astype(float).fillna(0) + 0.35 * seed)
     if not study.design.log_x:
         return frame.assign(at=x + shift * (x.max() - x.min() or 1))
     log = np.log10(x.where(x > 0))

@@ -15,7 +15,17 @@ SOLID, DASHED, DOTTED = [1, 0], [6, 4], [2, 2]
 
 
 def curves(
-    study, frame, title, *, about, zero=False, log_y=False, shared=True, extra=(), height=300
+    study,
+    frame,
+    title,
+    *,
+    about,
+    zero=False,
+    log_y=False,
+    ticks=None,
+    shared=True,
+    extra=(),
+    height=300,
 ):
     """Lines with points, intervals and seeds over ``x``, a panel beside the other; None if empty.
 
@@ -25,9 +35,13 @@ def curves(
 
     if frame.empty:
         return None
-    x, y = _x(study, frame), alt.Y("value:Q", title=title)
-    y = y.scale(zero=False, type="log" if log_y else "linear")
-    series = list(dict.fromkeys(frame["series"]))
+    scale = {"zero": False, "type": "log" if log_y else "linear"}
+    x, y = _x(study, frame), alt.Y("value:Q", title=title).scale(**scale)
+    low = alt.Y("low:Q", title=title).scale(**scale)
+    if ticks:
+        y = y.scale(**scale, nice=False, padding=12, domain=[min(ticks), max(ticks)])
+        y = y.axis(values=ticks, format="~g")
+    series = sorted(dict.fromkeys(frame["series"]), key=lambda s: not _is_baseline(s, study))
     paint, shape, dash = colour(study, series), *_shape_and_dash(study, series)
     tips = [
         alt.Tooltip("series:N"),
@@ -43,7 +57,6 @@ def curves(
     seeds = rows().transform_filter("datum.part === 'seed'")
     means = rows().transform_filter("datum.part !== 'seed'")
     ends = means.transform_filter("isValid(datum.low)")
-    low = alt.Y("low:Q", title=title).scale(zero=False, type="log" if log_y else "linear")
     layers = [
         seeds.mark_point(opacity=0.45, size=16, filled=True).encode(
             x, y, paint, shape, tooltip=seed_tips
@@ -57,7 +70,7 @@ def curves(
     ]
     if zero:
         line = rows().mark_rule(strokeDash=[3, 3], color=GREY)
-        layers.insert(0, line.encode(y=alt.YDatum(0, title=title)))
+        layers.insert(0, line.encode(y=alt.YDatum(0, title=title, type="quantitative")))
     frame = frame.assign(facet=frame["panel"])
     return spec(layers, frame, about, shared=shared, height=height)
 
@@ -70,8 +83,9 @@ def spec(layers, frame, about, *, height, facets=None, shared=True):
     import altair as alt
 
     inner = alt.layer(*layers).to_dict()
-    for name in ("config", "data"):
-        inner.pop(name, None)
+    for part in (inner, *inner["layer"]):  # a facet divides only what its layers have not claimed
+        part.pop("data", None)
+    inner.pop("config", None)
     outer = {"$schema": inner.pop("$schema"), "description": about, "data": {"name": "rows"}}
     facets = list(dict.fromkeys(frame["facet"])) if facets is None else facets
     outer |= {"usermeta": {"facets": len(facets)}, "datasets": {"rows": records(frame)}}
@@ -136,7 +150,11 @@ def _legend(series):
 
     narrow = sum(map(len, series)) + 3 * len(series) > 40  # one line of a column of paper
     return alt.Legend(
-        orient="top", columns=1 if narrow else len(series), symbolOpacity=1, labelLimit=260
+        orient="top",
+        columns=1 if narrow else len(series),
+        symbolOpacity=1,
+        symbolStrokeWidth=0,
+        labelLimit=260,
     )
 
 
@@ -163,7 +181,7 @@ def _colours(study, series):
     base = study.design.baseline
     cool, warm = itertools.cycle(BASELINES), itertools.cycle(METHODS)
     methods = sorted(set(study.cells["method"]), key=lambda name: (name != base, name))
-    plain = {name: next(cool if _is_baseline(name, base) else warm) for name in methods}
+    plain = {name: next(cool if _is_baseline(name, study) else warm) for name in methods}
     found = {}
     for name in series:
         method, _, against = name.removeprefix("paper: ").partition(" over ")
@@ -172,5 +190,5 @@ def _colours(study, series):
     return found
 
 
-def _is_baseline(method, base):
-    return method == base or method.startswith(f"{base}_")
+def _is_baseline(method, study):
+    return f"{method}_".startswith(f"{study.design.baseline}_")

@@ -5,6 +5,7 @@ import html
 import importlib.resources
 import json
 import pathlib
+import re
 import string
 from typing import NamedTuple
 
@@ -61,8 +62,8 @@ def _page(study, specs):
         question=html.escape(info.get("question") or info["name"]),
         progress=html.escape(_progress(study.cells)),
         warnings=_warnings(warnings),
-        answer=html.escape(study.analysis.answer),
-        sections="\n".join(_section(section, specs) for section in _sections(study, specs)),
+        answer=_answer(study.analysis.answer),
+        sections="\n".join(_section(section, study, specs) for section in _sections(study, specs)),
         reproduce=tables.reproduce(info),
         style=_asset("page.css"),
         script=_asset("page.js"),
@@ -75,18 +76,16 @@ def _sections(study, specs):
     """In the order of the questions a reader asks: does it pay, where from, at what price."""
     unit, base, words = frames.unit(study.design), study.design.baseline, tables.protocol(study)
     radius, x = frames.axis(study.design), study.design.x_name
-    source = (study.info.get("paper") or {}).get("source", "")
-    paper = f" Dotted: published results ({source})." if source else ""
     small = " A dot is one seed; a point is their mean, its bar a 95 % interval."
     yield Section(
         f"Does it pay more as {x} grow?",
-        f"Above the dashed line the method beats {base}.{small} {words}{paper}",
+        f"Above the dashed line the method beats {base}.{small} {words}",
         "gain",
-        (tables.sentences(study.analysis.trends), tables.gains(study)),
+        (tables.sentences(study.analysis.trends, study.analysis.answer), tables.gains(study)),
     )
     yield Section(
-        f"{unit.value} of each method",
-        f"Means with 95 % intervals over seeds. {words}{paper}",
+        f"{unit.value.removesuffix(' (%)')} of each method",
+        f"Means with 95 % intervals over seeds. {words}",
         "absolute",
     )
     yield Section(
@@ -122,7 +121,7 @@ def _sections(study, specs):
     )
 
 
-def _section(section, specs):
+def _section(section, study, specs):
     if section.chart not in specs:
         return ""
     links = "".join(
@@ -132,10 +131,16 @@ def _section(section, specs):
     saved = f'<p class="note">For a paper:{links}</p>' if links else ""
     return (
         f'<section id="{section.chart}-section"><h2>{html.escape(section.title)}</h2>'
-        f'<p class="note">{html.escape(section.note)}</p>'
+        f'<p class="note">{html.escape(section.note + _published(study, specs[section.chart]))}</p>'
         f'<div class="chart" id="{section.chart}"></div>'
         f"{saved}{''.join(section.tables)}</section>"
     )
+
+
+def _published(study, spec):
+    shown = any(row.get("part") == "paper" for row in spec["datasets"]["rows"])
+    source = (study.info.get("paper") or {}).get("source", "")
+    return f" Dotted: published results{f' ({source})' if source else ''}." if shown else ""
 
 
 def _warnings(sentences):
@@ -149,6 +154,13 @@ def _warnings(sentences):
         items = items[:3]
     title = "<strong>Read this before you believe the charts</strong>"
     return f'<div class="warnings">{title}<ul>{"".join(items)}</ul>{more}</div>'
+
+
+def _answer(text):
+    """The first sentence in large type, what follows in small."""
+    first, *rest = re.split(r"(?<=\.)\s+(?=[A-Z])", text, maxsplit=1)
+    more = "".join(f'<p class="more">{html.escape(part)}</p>' for part in rest)
+    return f'<p class="answer">{html.escape(first)}</p>{more}'
 
 
 def _progress(cells):

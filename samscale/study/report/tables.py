@@ -44,14 +44,15 @@ def runs(study) -> dict:
     return {"columns": table["columns"], "rows": table["data"]}
 
 
-def sentences(table) -> str:
-    """What the analysis says below a chart, a line each; fixed nuisance values are left out."""
+def sentences(table, said="") -> str:
+    """What the analysis says below a chart, a line each, without what has been said before."""
     table = pd.DataFrame(table)
     if "sentence" not in table or table.empty:
         return ""
     if "protocol" in table:
         table = frames.headline(table, "sentence")
-    return "".join(f"<p>{html.escape(str(text))}</p>" for text in table["sentence"].dropna())
+    new = [str(text) for text in table["sentence"].dropna() if str(text) not in said]
+    return "".join(f"<p>{html.escape(text)}</p>" for text in new)
 
 
 def gains(study) -> str:
