@@ -125,7 +125,7 @@ def _run(chosen, name, args, execute, command):
     conduct.conduct(chosen, name, args.workdir, execute, command, args.retry_failed)
     found, path = publish.publish(args.workdir, name)
     closing.show(found)
-    print(f"Report: {path}")
+    print(f"Report: {path}\nRun folders: {args.workdir}")
     if args.quick:
         print("--quick: too few epochs, seeds and radii to answer the question.")
 
