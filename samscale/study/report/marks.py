@@ -35,11 +35,11 @@ def curves(
 
     if frame.empty:
         return None
-    scale = {"zero": False, "type": "log" if log_y else "linear"}
-    x, y = _x(study, frame), alt.Y("value:Q", title=title).scale(**scale)
+    scale = {"zero": False, **({"type": "log", "nice": False, "padding": 8} if log_y else {})}
+    x, y = _x(study, frame), alt.Y("value:Q", title=title).scale(**scale).axis(grid=True)
     low = alt.Y("low:Q", title=title).scale(**scale)
     if ticks:
-        y = y.scale(**scale, nice=False, padding=12, domain=[min(ticks), max(ticks)])
+        y = y.scale(**scale | {"padding": 12, "domain": [min(ticks), max(ticks)]})
         y = y.axis(values=ticks, format="~g")
     series = sorted(dict.fromkeys(frame["series"]), key=lambda s: not _is_baseline(s, study))
     paint, shape, dash = colour(study, series), *_shape_and_dash(study, series)
@@ -70,7 +70,7 @@ def curves(
     ]
     if zero:
         line = rows().mark_rule(strokeDash=[3, 3], color=GREY)
-        layers.insert(0, line.encode(y=alt.YDatum(0, title=title, type="quantitative")))
+        layers.insert(0, line.encode(y=alt.YDatum(0, title=title).axis(grid=True)))
     frame = frame.assign(facet=frame["panel"])
     return spec(layers, frame, about, shared=shared, height=height)
 

@@ -19,7 +19,7 @@ const config = {
 function sized(spec, room) {
   if (!spec.spec) return { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } };
   const columns = Math.min(spec.usermeta.facets, room > 560 ? 2 : 1);
-  return { ...spec, columns, spec: { ...spec.spec, width: Math.floor(room / columns) - 76 } };
+  return { ...spec, columns, spec: { ...spec.spec, width: Math.floor(room / columns) - 62 } };
 }
 
 async function draw(id, spec) {

@@ -79,7 +79,7 @@ def _sections(study, specs):
     small = " A dot is one seed; a point is their mean, its bar a 95 % interval."
     yield Section(
         f"Does it pay more as {x} grow?",
-        f"Above the dashed line the method beats {base}.{small} {words}",
+        f"Above the dashed line, the method named first is better.{small} {words}",
         "gain",
         (tables.sentences(study.analysis.trends, study.analysis.answer), tables.gains(study)),
     )
