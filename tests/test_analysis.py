@@ -178,10 +178,10 @@ def test_the_best_radius_has_a_trend_of_its_own():
 # Simulated studies
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 12])
+@pytest.mark.parametrize("seeds", [3, 10])
 def test_intervals_of_gains_and_slopes_cover_95_percent(seeds):
-    """With 3, 5, 12 seeds: gains 95.3, 95.9, 94.6 %; slopes 96.2, 93.8, 95.4 %."""
-    found = analyse(simulate(growing, studies=STUDIES, sizes=4, seeds=seeds, seed=seeds), PLAIN)
+    """With 3 and 10 seeds: gains 94.8, 96.7 %; slopes 95.5, 95.1 %."""
+    found = analyse(simulate(growing, studies=STUDIES, sizes=3, seeds=seeds, seed=seeds), PLAIN)
     gains = found.gains[(found.gains["protocol"] == "validation") & (found.gains["x"] == 160)]
     trends = found.trends[found.trends["protocol"] == "validation"]
     assert len(gains) == len(trends) == STUDIES
@@ -202,7 +202,7 @@ def test_the_interval_of_a_slope_covers_while_seeds_have_unlike_sizes():
 
 
 def test_accuracies_of_few_test_examples_are_covered_too():
-    """Five seeds of 200 examples, 97 % right: 94.7 %, where a bootstrap covers some 82 %."""
+    """Five seeds of 200 examples, 97 % right: 94.7 %."""
     cells = simulate(flat, studies=STUDIES, sizes=1)
     rng = np.random.default_rng(5)
     cells["value"] = rng.binomial(200, 0.97, len(cells)) / 200
@@ -221,9 +221,9 @@ def test_flat_gains_are_seldom_said_to_change():
 
 
 def test_the_best_radius_on_test_flatters_and_the_best_on_validation_does_not():
-    """Eight radii without effect, noise 0.01, five seeds: +0.65 points on test, -0.02 honestly."""
+    """Eight radii without effect, noise 0.01, five seeds: +0.66 points on test, -0.01 honestly."""
     radii = tuple(np.geomspace(0.01, 1, 8))
-    found = analyse(simulate(flat, studies=300, sizes=2, radii=radii, seed=2), RHO)
+    found = analyse(simulate(flat, studies=200, sizes=2, radii=radii, seed=2), RHO)
     means = found.gains.groupby("protocol")[["mean", "bias"]].mean()
     assert abs(means.loc["validation", "mean"]) < 0.001
     assert 0.006 < means.loc["test", "mean"] < 0.007
@@ -231,9 +231,9 @@ def test_the_best_radius_on_test_flatters_and_the_best_on_validation_does_not():
 
 
 def test_luck_in_training_flatters_both_protocols():
-    """Half of the noise is common: +0.33 points on validation, +0.67 on test, so ``bias`` +0.34."""
+    """Half of the noise is common: +0.36 points on validation, +0.67 on test, so ``bias`` +0.31."""
     radii = tuple(np.geomspace(0.01, 1, 8))
-    cells = simulate(flat, studies=300, sizes=2, radii=radii, seed=2, shared=0.5)
+    cells = simulate(flat, studies=200, sizes=2, radii=radii, seed=2, shared=0.5)
     means = analyse(cells, RHO).gains.groupby("protocol")[["mean", "bias"]].mean()
     assert 0.002 < means.loc["validation", "mean"] < means.loc["test", "mean"]
 
@@ -288,7 +288,7 @@ def falling_late(method, k, rho):
 
 
 @pytest.mark.parametrize(
-    "truth, words", [(sinking, "per factor of ten"), (falling_late, "from its best")]
+    "truth, words", [(sinking, "per factor of ten"), (falling_late, "since its best")]
 )
 def test_a_baseline_that_gets_worse_takes_the_merit_from_the_gain(truth, words):
     found = analyse(simulate(truth).assign(panel=""), PLAIN)
@@ -297,11 +297,15 @@ def test_a_baseline_that_gets_worse_takes_the_merit_from_the_gain(truth, words):
 
 
 def test_a_loss_that_falls_is_no_baseline_that_gets_worse():
-    cells = simulate(sinking)
-    assert not said(analyse(cells, Design((), metric="loss", maximize=False)), "got worse")
-    assert said(
-        analyse(cells.assign(value=-cells["value"]), Design((), maximize=False)), "got worse"
-    )
+    cells, loss = simulate(sinking), Design((), metric="loss", maximize=False)
+    assert not said(analyse(cells, loss), "got worse")
+    rising = analyse(cells.assign(value=-cells["value"], panel=""), loss)
+    assert said(rising, "got worse as parameters grew (by 0.03", "95 % interval +0.0")
+
+
+def test_sizes_of_one_x_have_no_trend():
+    found = analyse(simulate(growing).assign(x=1e-4), Design((), log_x=False))
+    assert set(found.trends["n"]) == {0}
 
 
 def test_gains_that_rise_and_fall_are_said_to():
@@ -374,6 +378,15 @@ def test_a_radius_with_fewer_seeds_than_others_is_no_candidate():
     assert said(found, "fewer finished seeds", "could not be chosen")
 
 
+def test_a_radius_without_validation_in_one_seed_is_not_chosen_on_it():
+    rows = [run("sgd", s, 0.5) for s in range(3)]
+    rows += [run("sam", s, 0.6, rho=0.1) for s in range(3)]
+    rows += [run("sam", s, 0.9, rho=0.2, select=0.9 if s else np.nan) for s in range(3)]
+    found = analyse(table(*rows), RHO)
+    assert only(found.chosen, method="sam", protocol="validation").rho == 0.1
+    assert only(found.chosen, method="sam", protocol="test").rho == 0.2
+
+
 NOTHING = {
     "no column": pd.DataFrame(),
     "no row": simulate(flat)[:0],
@@ -406,7 +419,7 @@ def whole_study():
     return analyse(simulate(growing, studies=2, radii=RADII), RHO)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_part_of_a_study_can_be_analysed(whole_study, seed):
     rng = np.random.default_rng(seed)
     cells = simulate(growing, studies=2, radii=RADII)

@@ -128,9 +128,8 @@ def worse(row, design):
         ends = _interval(-row.high, -row.low, design)
         how = f"by {slope} per {_step(design)}, {ends}"
     else:
-        how = (
-            f"{_amount(row.fall, design, sign='')} from its best at {design.x_name} = {row.x:,.6g}"
-        )
+        drop = _amount(row.fall, design, sign="")
+        how = f"by {drop} since its best at {design.x_name} = {row.x:,.6g}"
     claim = f"the baseline {row.method} itself got worse as {design.x_name} grew ({how})"
     return _start(row.panel, f"{claim}: then the gain is not SAM's merit")
 

@@ -18,7 +18,7 @@ PAIR = ["panel", "method", "against", "protocol"]
 def interval(table, by, column, level=0.95):
     r"""Per group: n, mean, sem $= s / \sqrt n$, low and high $=$ mean $\pm\, t_{n-1}$ sem.
 
-    Student's t at any n: it covers from n = 2 on, where a bootstrap of five seeds covers BOOT.
+    Student's t at any n: it covers from n = 2 on, where a bootstrap of five seeds covers 84 %.
     """
     groups = table.groupby(by, dropna=False, sort=False)[column]
     out = groups.agg(n="count", mean="mean", sem="sem")

@@ -26,9 +26,9 @@ def radius(study):
     ticks = sorted({*grid.astype(float), *frame["value"].astype(float)})
     log = bool(ticks) and ticks[0] > 0
     edge = marks.rows().mark_point(shape="triangle-up", size=170, filled=False)
-    edge = edge.transform_filter("datum.edge")
+    extra = [edge.transform_filter("datum.edge")] if frame["edge"].any() else []
     title, words = f"Best {frames.axis(study.design)}", {"about": "Best radius over size"}
-    return marks.curves(study, frame, title, log_y=log, ticks=ticks, extra=[edge], **words)
+    return marks.curves(study, frame, title, log_y=log, ticks=ticks, extra=extra, **words)
 
 
 def heatmap(study):
@@ -39,11 +39,14 @@ def heatmap(study):
     if frame.empty:
         return None
     sizes, radii = (list(dict.fromkeys(frame[name])) for name in ("size", "radius"))
-    frame = frame.assign(
-        facet=_facets(frame), text=[f"{v:#.3g}".rstrip(".") for v in frame["value"]]
-    )
+    told = [name for name in ("method", "panel") if frame[name].nunique() > 1]
+    frame = frame.assign(facet=_words(frame[told]))
+    frame["text"] = [f"{v:#.3g}".rstrip(".") for v in frame["value"]]
+    facets = [
+        word for word in dict.fromkeys(_words(study.cells[told])) if word in {*frame["facet"]}
+    ]
     x = alt.X("size:N", sort=sizes, title="Size (small to large)").axis(
-        labelAngle=0, labelOverlap="greedy", labelSeparation=4
+        labelAngle=-35 if sum(map(len, sizes)) > 40 else 0, labelOverlap="greedy"
     )
     y = alt.Y("radius:O", sort="descending", title=frames.axis(study.design))
     legend = alt.Legend(orient="top", gradientLength=140, gradientThickness=8, titleLimit=300)
@@ -67,7 +70,9 @@ def heatmap(study):
         ink = alt.when(dark).then(alt.value("white")).otherwise(alt.value("#222222"))
         layers.append(marks.rows().mark_text().encode(text="text:N", color=ink))
     layers = [layer.encode(x, y) for layer in layers]
-    return marks.spec(layers, frame, "Mean by radius and size", height=34 * len(radii))
+    return marks.spec(
+        layers, frame, "Mean by radius and size", facets=facets, height=34 * len(radii)
+    )
 
 
 def training(study, curves):
@@ -125,10 +130,8 @@ def flatness(study):
     return marks.curves(study, frame, None, shared=False, height=200, about="Flatness over size")
 
 
-def _facets(frame):
-    """Of a heat map: the method and the panel, in as few words as tell them apart."""
-    columns = [name for name in ("method", "panel") if frame[name].nunique() > 1]
-    return [", ".join(words) for words in frame[columns].itertuples(index=False)]
+def _words(columns):
+    return [", ".join(words) for words in columns.itertuples(index=False)]
 
 
 def _menu(name, options, value, label):

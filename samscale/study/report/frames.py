@@ -59,8 +59,10 @@ def gain(study) -> pd.DataFrame:
     seeds = headline(seeds, "gain").rename(columns={"gain": "value"})
     means = means.rename(columns={"mean": "value"})
     frame = _join([means.assign(part="mean"), seeds.assign(part="seed")], ["against", "method"])
+    rank = {name: k for k, name in enumerate(dict.fromkeys(study.cells["method"]))}
     order = frame["against"].ne(study.design.baseline)
-    frame = frame.assign(order=order).sort_values(["order", "method", "against"], kind="stable")
+    frame = frame.assign(order=order, rank=frame["method"].map(rank))
+    frame = frame.sort_values(["order", "rank", "against"], kind="stable")
     names = [series(*pair) for pair in zip(frame["method"], frame["against"], strict=True)]
     frame = _join([frame.assign(series=names), _paper(study, {"gain": "paper"})])
     return _scaled(frame, study)
@@ -216,15 +218,18 @@ def _scaled(frame, study):
 
 
 def _dodged(frame, study):
-    """Moves each series aside by 2 % of the range of ``x``, and its seeds a little more.
+    """Moves each series aside by up to 2 % of the range of ``x``, and its seeds a little more.
 
-    Published points stay where they are.
+    All series of a size stay nearer to it than to the next size; published points stay in place.
     """
-    x, seed = frame["x"].astype(float), frame["part"].eq("seed")
-    own = frame.loc[frame["part"] != "paper", "series"]
-    order = {name: k - (own.nunique() - 1) / 2 for k, name in enumerate(dict.fromkeys(own))}
-    shift = 0.02 * (frame["series"].map(order).astype(float).fillna(0) + 0.35 * seed)
-    if not study.design.log_x:
-        return frame.assign(at=x + shift * (x.max() - x.min() or 1))
-    log = np.log10(x.where(x > 0))
-    return frame.assign(at=10 ** (log + shift * (log.max() - log.min() or 1))).dropna(subset="at")
+    log = study.design.log_x
+    x = frame["x"].astype(float)
+    x = np.log10(x.where(x > 0)) if log else x
+    own, seed = frame["part"] != "paper", frame["part"].eq("seed")
+    names = list(dict.fromkeys(frame.loc[own, "series"]))
+    order = {name: k - (len(names) - 1) / 2 for k, name in enumerate(names)}
+    gaps = np.diff(np.unique(x[own].dropna()))
+    widest = 0.02 * (x.max() - x.min() or 1)
+    step = min([widest, *0.6 * gaps / max(1, len(names))])
+    at = x + step * (frame["series"].map(order).astype(float).fillna(0) + 0.35 * seed)
+    return frame.assign(at=10**at if log else at).dropna(subset="at")

@@ -14,65 +14,80 @@ GREY = "#8C8C8C"
 SOLID, DASHED, DOTTED = [1, 0], [6, 4], [2, 2]
 
 
-def curves(
-    study,
-    frame,
-    title,
-    *,
-    about,
-    zero=False,
-    log_y=False,
-    ticks=None,
-    shared=True,
-    extra=(),
-    height=300,
-):
+def curves(study, frame, title, *, about, zero=False, shared=True, extra=(), height=300, **y):
     """Lines with points, intervals and seeds over ``x``, a panel beside the other; None if empty.
 
-    ``frame`` has ``frames.COLUMNS``; ``extra`` layers are drawn last, coloured by series.
+    ``frame`` has ``frames.COLUMNS``; ``extra`` layers are drawn last, coloured by series; ``y``:
+    ``log_y``, and ``ticks`` which are labelled and span the axis.
     """
-    import altair as alt
-
     if frame.empty:
         return None
-    scale = {"zero": False, **({"type": "log", "nice": False, "padding": 8} if log_y else {})}
-    x, y = _x(study, frame), alt.Y("value:Q", title=title).scale(**scale).axis(grid=True)
-    low = alt.Y("low:Q", title=title).scale(**scale)
-    if ticks:
-        y = y.scale(**scale | {"padding": 12, "domain": [min(ticks), max(ticks)]})
-        y = y.axis(values=ticks, format="~g")
+    layers = _layers(study, frame, title, **y)
+    x, paint = layers[-1].encoding.x, layers[-1].encoding.color
+    layers += [layer.encode(x=x, y=layers[-1].encoding.y, color=paint) for layer in extra]
+    if zero:
+        layers.insert(0, _zero(title))
+    frame, order = frame.assign(facet=frame["panel"]), dict.fromkeys(study.cells["panel"])
+    facets = sorted(dict.fromkeys(frame["panel"]), key=[*order, *frame["panel"]].index)
+    return spec(layers, frame, about, facets=facets, shared=shared, height=height)
+
+
+def _layers(study, frame, title, log_y=False, ticks=None):
+    """Seeds, intervals, lines and, last and on top, means."""
     series = sorted(dict.fromkeys(frame["series"]), key=lambda s: not _is_baseline(s, study))
-    paint, shape, dash = colour(study, series), *_shape_and_dash(study, series)
-    tips = [
-        alt.Tooltip("series:N"),
-        alt.Tooltip("size:N"),
-        alt.Tooltip("x:Q", title=study.design.x_name, format=","),
-    ]
-    number = {"format": ".4~g"}
-    seed_tips = [*tips, alt.Tooltip("seed:N"), alt.Tooltip("value:Q", **number)]
-    mean_tips = [*tips, alt.Tooltip("value:Q", title="mean", **number), "n:Q"]
-    if frame["low"].notna().any():
-        ends = {"low": "95 % interval from", "high": "to"}
-        mean_tips += [alt.Tooltip(f"{key}:Q", title=name, **number) for key, name in ends.items()]
+    (y, low), (shape, dash) = _y(title, log_y, ticks), _shape_and_dash(study, series)
+    x, paint = _x(study, frame), colour(study, series)
+    of_seeds, of_means = _tooltips(study, frame)
     seeds = rows().transform_filter("datum.part === 'seed'")
     means = rows().transform_filter("datum.part !== 'seed'")
     ends = means.transform_filter("isValid(datum.low)")
+    dots = seeds.mark_point(opacity=0.6, size=16, filled=True)
+    points = means.mark_point(opacity=1, size=55, filled=True)
     layers = [
-        seeds.mark_point(opacity=0.45, size=16, filled=True).encode(
-            x, y, paint, shape, tooltip=seed_tips
-        ),
-        ends.mark_rule(strokeWidth=1.5).encode(x, low, paint, y2="high:Q"),
         means.mark_line(strokeWidth=2).encode(x, y, paint, dash),
-        means.mark_point(size=55, filled=True, opacity=1).encode(
-            x, y, paint, shape, tooltip=mean_tips
-        ),
-        *(layer.encode(x, y, paint) for layer in extra),
+        points.encode(x, y, paint, shape, tooltip=of_means),
     ]
-    if zero:
-        line = rows().mark_rule(strokeDash=[3, 3], color=GREY)
-        layers.insert(0, line.encode(y=alt.YDatum(0, title=title).axis(grid=True)))
-    frame = frame.assign(facet=frame["panel"])
-    return spec(layers, frame, about, shared=shared, height=height)
+    if frame["low"].notna().any():  # a layer without rows makes Vega warn
+        layers.insert(0, ends.mark_rule(strokeWidth=1.5).encode(x, low, paint, y2="high:Q"))
+    if frame["part"].eq("seed").any():
+        layers.insert(0, dots.encode(x, y, paint, shape, tooltip=of_seeds))
+    return layers
+
+
+def _tooltips(study, frame):
+    import altair as alt
+
+    number = {"format": ".4~g"}
+    x = alt.Tooltip("x:Q", title=study.design.x_name, format=",")
+    both = [alt.Tooltip("series:N"), alt.Tooltip("size:N"), x]
+    seeds = [*both, alt.Tooltip("seed:N"), alt.Tooltip("value:Q", **number)]
+    means = [*both, alt.Tooltip("value:Q", title="mean", **number)]
+    if frame["n"].notna().any():
+        means.append(alt.Tooltip("n:Q"))
+    if frame["low"].notna().any():
+        means.append(alt.Tooltip("low:Q", title="95 % interval from", **number))
+        means.append(alt.Tooltip("high:Q", title="to", **number))
+    return seeds, means
+
+
+def _zero(title):
+    import altair as alt
+
+    y = alt.YDatum(0, title=title).axis(grid=True)
+    return rows().mark_rule(strokeDash=[3, 3], color=GREY).encode(y=y)
+
+
+def _y(title, log_y, ticks):
+    """The axis of means and seeds, and of the lower ends of intervals."""
+    import altair as alt
+
+    scale = {"type": "log", "nice": False, "padding": 8} if log_y else {"zero": False}
+    axis = {"grid": True, **({"tickCount": 4, "format": ",~g"} if log_y else {})}
+    if ticks:
+        scale |= {"padding": 12, "domain": [min(ticks), max(ticks)]}
+        axis |= {"values": ticks, "format": "~g", "labelOverlap": len(ticks) > 9, "tickCount": 99}
+    names = ("value:Q", "low:Q")
+    return tuple(alt.Y(name, title=title).scale(**scale).axis(**axis) for name in names)
 
 
 def spec(layers, frame, about, *, height, facets=None, shared=True):
@@ -87,7 +102,7 @@ def spec(layers, frame, about, *, height, facets=None, shared=True):
         part.pop("data", None)
     inner.pop("config", None)
     outer = {"$schema": inner.pop("$schema"), "description": about, "data": {"name": "rows"}}
-    facets = list(dict.fromkeys(frame["facet"])) if facets is None else facets
+    facets = facets or list(dict.fromkeys(frame["facet"]))
     outer |= {"usermeta": {"facets": len(facets)}, "datasets": {"rows": records(frame)}}
     inner["height"] = height
     if len(facets) < 2:
@@ -135,14 +150,12 @@ def _x(study, frame):
 
     design = study.design
     ticks = sorted({float(x) for x in frame.loc[frame["part"] != "paper", "x"]})
-    axis = {"format": ".3~s", "labelOverlap": True}
+    axis = {"format": ".3~s", "labelOverlap": True, "tickCount": 5}
     if 0 < len(ticks) <= 8:
         axis["values"] = list(significant(ticks))
-    kind = "log" if design.log_x else "linear"
+    kind = {"type": "log"} if design.log_x else {"zero": False}
     title = design.x_name.replace("_", " ").capitalize()
-    return (
-        alt.X("at:Q", title=title).scale(type=kind, zero=False, nice=False, padding=14).axis(**axis)
-    )
+    return alt.X("at:Q", title=title).scale(**kind, nice=False, padding=14).axis(**axis)
 
 
 def _legend(series):
@@ -170,7 +183,7 @@ def _shape_and_dash(study, series):
     dashes = {"paper": DOTTED, False: SOLID, True: DASHED}
     legend = _legend(series)
     shape = alt.Shape("series:N", title=None, legend=legend)
-    dash = alt.StrokeDash("series:N", legend=None)  # dashes would tear the symbols of the legend
+    dash = alt.StrokeDash("series:N", title=None, legend=legend)
     return (
         shape.scale(domain=series, range=[shapes[kind] for kind in kinds]),
         dash.scale(domain=series, range=[dashes[kind] for kind in kinds]),
@@ -180,13 +193,13 @@ def _shape_and_dash(study, series):
 def _colours(study, series):
     base = study.design.baseline
     cool, warm = itertools.cycle(BASELINES), itertools.cycle(METHODS)
-    methods = sorted(set(study.cells["method"]), key=lambda name: (name != base, name))
+    methods = sorted(dict.fromkeys(study.cells["method"]), key=lambda name: name != base)
     plain = {name: next(cool if _is_baseline(name, study) else warm) for name in methods}
     found = {}
     for name in series:
         method, _, against = name.removeprefix("paper: ").partition(" over ")
-        other = against and against != base
-        found[name] = next(warm) if other else plain.get(method, GREY)
+        spare = against not in ("", base) and len(series) <= len(METHODS)
+        found[name] = next(warm) if spare else plain.get(method, GREY)
     return found
 
 

@@ -18,7 +18,8 @@ const config = {
 
 function sized(spec, room) {
   if (!spec.spec) return { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } };
-  const columns = Math.min(spec.usermeta.facets, room > 560 ? 2 : 1);
+  const { facets } = spec.usermeta;
+  const columns = room < 560 ? 1 : facets % 2 && room > 760 ? 3 : 2;
   return { ...spec, columns, spec: { ...spec.spec, width: Math.floor(room / columns) - 62 } };
 }
 
@@ -46,7 +47,7 @@ addEventListener("resize", () => {
   timer = setTimeout(() => drawAll((spec) => spec.spec), 200); // the others follow by themselves
 });
 addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const details of document.querySelectorAll(".warnings details")) details.open = true;
 });
 
 // The table: filter, then sort, then 200 rows a page.

@@ -16,10 +16,11 @@ def protocol(study) -> str:
     names = " and ".join(study.design.nuisance)
     if not names:
         return ""
+    verb = "was" if len(study.design.nuisance) == 1 else "were"
     chosen = frames.headline(pd.DataFrame(study.analysis.chosen), "mean")
     if set(chosen.dropna(subset=list(study.design.nuisance), how="all")["protocol"]) == {"test"}:
-        return f"The best {names} was chosen on the test set, for want of a validation split."
-    return f"The best {names} was chosen on validation data."
+        return f"The best {names} {verb} chosen on the test set, for want of a validation split."
+    return f"The best {names} {verb} chosen on validation data."
 
 
 def runs(study) -> dict:
@@ -52,7 +53,10 @@ def sentences(table, said="") -> str:
     if "protocol" in table:
         table = frames.headline(table, "sentence")
     new = [str(text) for text in table["sentence"].dropna() if str(text) not in said]
-    return "".join(f"<p>{html.escape(text)}</p>" for text in new)
+    if len(new) <= 3:
+        return "".join(f"<p>{html.escape(text)}</p>" for text in new)
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in new)
+    return f"<details><summary>In {len(new)} sentences</summary><ul>{items}</ul></details>"
 
 
 def gains(study) -> str:
