@@ -1,6 +1,7 @@
 """From the command to the last line, with programs compiled before."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -51,4 +52,6 @@ def _train(folder, seed, *knobs):
 
 
 def _python(*words):
-    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    """With modules compiled before, as on any second start: else the libraries' import is slow."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, env=environment)

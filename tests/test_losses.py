@@ -116,22 +116,22 @@ def test_a_weight_counts_an_example_as_often_as_it_says(loss, y):
     close(loss(OUTPUTS, y, np.float32(times)), repeated)
 
 
+def padded(y, garbage):
+    """Outputs, labels and weights with three rows more, of weight zero."""
+    outputs = np.concatenate([OUTPUTS, np.full((3, K), garbage, np.float32)])
+    return outputs, np.concatenate([y, y[:3]]), np.concatenate([WEIGHT, np.zeros(3, np.float32)])
+
+
 @every
 @pytest.mark.parametrize("garbage", [1e4, np.inf, -np.inf, np.nan])
 def test_padded_rows_change_no_sum_whatever_they_hold(loss, y, garbage):
-    outputs = np.concatenate([OUTPUTS, np.full((3, K), garbage, np.float32)])
-    labels = np.concatenate([y, y[:3]])
-    weight = np.concatenate([WEIGHT, np.zeros(3, np.float32)])
-    close(loss(outputs, labels, weight), loss(OUTPUTS, y, WEIGHT))
+    close(loss(*padded(y, garbage)), loss(OUTPUTS, y, WEIGHT))
 
 
 @every
 @pytest.mark.parametrize("garbage", [1e4, np.inf, -np.inf, np.nan])
 def test_padded_rows_change_no_gradient_whatever_they_hold(loss, y, garbage):
-    outputs = np.concatenate([OUTPUTS, np.full((3, K), garbage, np.float32)])
-    labels = np.concatenate([y, y[:3]])
-    weight = np.concatenate([WEIGHT, np.zeros(3, np.float32)])
-    received = gradient(loss, outputs, labels, weight)
+    received = gradient(loss, *padded(y, garbage))
     close(received[:N], gradient(loss, OUTPUTS, y, WEIGHT))
     same(received[N:], np.zeros((3, K)))
 

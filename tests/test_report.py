@@ -1,56 +1,17 @@
 """The report of a study, from a simulated one whose gain grows by construction."""
 
 import html
-import itertools
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
+from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
 
 from samscale.study.analysis import Design, analyse
-from samscale.study.report import build, figure, frames
+from samscale.study.report import figure, frames
 from samscale.study.report.figures import FORMATS, KINDS
-
-DESIGN = Design(nuisance=("rho",))
-INFO = {
-    "name": "widths",
-    "question": "Does SAM help more as networks grow?",
-    "commands": ["samscale study run widths"],
-    "environment": {"jax": "0.10.2"},
-    "base": {"dataset": "digits"},
-    "axes": ["num_neurons: 3 values"],
-    "paper": {"gain": [(3e3, 0.002, 0.001), (3e5, 0.008, 0.001)], "source": "Figure 2"},
-    "warnings": ["Twenty epochs, where the paper has 100."],
-}
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'\\ & ${x}"
-
-
-def simulated(widths=(10, 100, 1000), rhos=(0.05, 0.1, 0.2), seeds=4, panels=("",)):
-    """Cells and curves: 1 point more for SAM with every factor of ten in width."""
-    rng, rows = np.random.default_rng(0), []
-    for panel, width, method in itertools.product(panels, widths, ("sgd", "sgd_2x", "sam")):
-        for rho, seed in itertools.product(rhos if method == "sam" else (np.nan,), range(seeds)):
-            gain = 0.01 * np.log10(width) - abs(rho - 0.1) / 10 if method == "sam" else 0.0
-            value = 0.9 + gain + rng.normal(0, 0.001)
-            cell = {"panel": panel, "size": f"[{width}]", "x": 50.0 * width, "method": method}
-            cell |= {"rho": rho, "seed": seed, "select": value, "value": value, "status": "done"}
-            cell |= {"reason": "", "run_id": f"run-{len(rows)}", "num_params": 50.0 * width}
-            cost = 1 if method == "sgd" else 2
-            rows.append({**cell, "seconds": 3.0 * cost, "gradients": 1e3 * cost, "memory": np.nan})
-    cells = pd.DataFrame(rows)
-    epochs = pd.DataFrame({"epoch": range(1, 6)})
-    curves = cells[["run_id", "value"]].merge(epochs, how="cross")
-    curves = curves.assign(train_loss=1 / curves["epoch"], test_accuracy=curves.pop("value"))
-    return cells, curves
-
-
-def built(out, cells, curves, design=DESIGN, info=INFO):
-    build(cells, curves, analyse(cells, design), design, info, out)
-    return (out / "report.html").read_text(encoding="utf-8")
 
 
 def data(page):
@@ -153,17 +114,6 @@ def test_nothing_but_the_results_is_left_in_the_folder(study):
     assert files == {"report.html", "results.csv"} | figures
 
 
-def hostile(out):
-    cells, curves = simulated(widths=(10, 100), panels=("", HOSTILE))
-    cells["size"] += HOSTILE
-    cells["method"] = cells["method"].replace("sam", HOSTILE)
-    cells["reason"] = HOSTILE
-    info = {key: HOSTILE for key in ("name", "question")}
-    info |= {"commands": [HOSTILE], "axes": [HOSTILE], "warnings": [HOSTILE]}
-    info |= {"environment": {HOSTILE: HOSTILE}, "base": {HOSTILE: HOSTILE}}
-    return built(out, cells, curves, info=info)
-
-
 def test_hostile_text_stays_text(tmp_path):
     page = hostile(tmp_path)
     assert "<script>alert" not in page
@@ -260,117 +210,3 @@ def test_several_nuisances_are_told_in_words_and_the_best_of_the_others_is_drawn
     assert "The best rho and learning_rate were chosen" in page
     best = frames.heatmap(frames.Study(cells, analyse(cells, design), design, INFO))
     assert best["value"].min() > 88
-
-
-PROBE = """
-<script>
-const seen = [];
-addEventListener("error", (event) => seen.push(String(event.message)));
-addEventListener("unhandledrejection", (event) => seen.push(String(event.reason)));
-addEventListener("securitypolicyviolation", (event) => seen.push(event.violatedDirective));
-for (const kind of ["error", "warn"]) console[kind] = (...words) => seen.push(words.join(" "));
-alert = (word) => seen.push(`alert ${word}`);
-</script>
-"""
-CLICKS = """
-<script type="module">
-const $ = (id) => document.getElementById(id), report = {};
-const pause = (time) => new Promise((done) => setTimeout(done, time));
-const column = (k) => [...$("table").tBodies[0].rows].map((row) => row.cells[k].textContent);
-const paths = (chart) => [...chart.querySelectorAll("g[class*=mark-] path")];
-const shapes = (id) => paths($(id)).map((path) => path.getAttribute("d")).join();
-const type = (text) => {
-  $("filter").value = text;
-  $("filter").dispatchEvent(new Event("input"));
-};
-const charts = [...document.querySelectorAll(".chart")];
-const ready = () => charts.every((chart) => chart.querySelector("svg"));
-for (let i = 0; i < 400 && !ready(); i++) await pause(50);
-report.undrawn = charts.filter((chart) => paths(chart).length < 5).map((chart) => chart.id);
-report.words = $("gain").textContent;
-report.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-
-const dot = $("gain").querySelector(".mark-symbol.role-mark path");
-const box = dot.getBoundingClientRect();
-const place = { bubbles: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 2 };
-for (const kind of ["pointerover", "pointermove", "mouseover", "mousemove"])
-  dot.dispatchEvent(new PointerEvent(kind, place));
-await pause(200);
-report.tip = $("vg-tooltip-element")?.innerText;
-
-const before = shapes("training"), menu = $("training").querySelector("select");
-menu.selectedIndex = 0;
-menu.dispatchEvent(new Event("input", { bubbles: true }));
-menu.dispatchEvent(new Event("change", { bubbles: true }));
-await pause(500);
-report.redrawn = before !== shapes("training");
-
-const heads = [...$("table").tHead.rows[0].cells];
-const test = heads.findIndex((head) => head.textContent === "test (%)");
-const click = () => heads[test].querySelector("button").click();
-click();
-report.rising = column(test);
-click();
-report.falling = column(test);
-report.direction = heads[test].getAttribute("aria-sort");
-$("next").click();
-report.second = [column(0).length, $("where").textContent];
-type("SAM [10]");
-report.methods = [...new Set(column(heads.findIndex((head) => head.textContent === "method")))];
-report.count = $("count").textContent;
-report.seen = seen;
-parent.postMessage(JSON.stringify(report), "*");
-</script>
-"""
-OUTER = """
-<body><iframe src="probed.html" style="width:{width}px;height:2000px;border:0"></iframe><script>
-addEventListener("message", (event) => {{
-  const verdict = document.createElement("pre");
-  verdict.id = "verdict";
-  verdict.textContent = event.data;
-  document.body.append(verdict);
-}});
-</script></body>
-"""
-chromium = pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
-
-
-def browsed(out, page, width=1000):
-    """What a browser of this width saw, hovered over and clicked on."""
-    page = page.replace("<style>", f"{PROBE}<style>", 1) + CLICKS
-    (out / "probed.html").write_text(page, encoding="utf-8")
-    (out / "outer.html").write_text(OUTER.format(width=width))
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += ["--allow-file-access-from-files", f"--user-data-dir={out / 'profile'}"]
-    command += ["--virtual-time-budget=60000", (out / "outer.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
-    return json.loads(html.unescape(re.search(r'<pre id="verdict">(.*?)</pre>', dom, re.S)[1]))
-
-
-@chromium
-@pytest.mark.parametrize("width", [390, 1000])
-def test_a_browser_draws_all_charts_and_the_table_sorts_filters_and_turns_pages(tmp_path, width):
-    report = browsed(tmp_path, built(tmp_path, *simulated(seeds=20)), width)
-    assert report["seen"] == []
-    assert report["undrawn"] == []
-    assert report["wide"] <= 0  # nothing to scroll sideways
-    assert "Gain (percentage points)" in report["words"]
-    assert "series" in report["tip"]
-    assert report["redrawn"]
-    rising, falling = ([float(word) for word in report[key]] for key in ("rising", "falling"))
-    assert rising == sorted(rising)
-    assert falling == sorted(falling, reverse=True)
-    assert report["direction"] == "descending"
-    assert len(falling) == 200
-    assert falling[0] > rising[-1]
-    assert report["second"] == [100, "page 2 of 2"]
-    assert report["methods"] == ["sam"]
-    assert report["count"] == "60 of 300 runs"
-
-
-@chromium
-def test_a_browser_takes_hostile_text_for_text(tmp_path):
-    report = browsed(tmp_path, hostile(tmp_path))
-    assert report["seen"] == []
-    assert report["undrawn"] == []
-    assert HOSTILE[:20] in report["tip"]

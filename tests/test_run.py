@@ -5,11 +5,13 @@ import json
 import jax
 import numpy as np
 import pytest
-from runs import TINY, VIEW, bits, rows, same, saved
 
+from runs import TINY, VIEW, bits, rows, same, saved
 from samscale import errors
 from samscale.config import Config, from_mapping
 from samscale.training import checkpoint, folder, progress, record, run
+from samscale.training.compiled import Compiled
+from samscale.training.step import Knobs
 
 
 def test_a_run_folder_holds_config_environment_record_checkpoint_and_done(whole):
@@ -161,3 +163,18 @@ def test_nothing_compiles_after_the_first_epoch(tmp_path):
     assert len(seen) == 3
     assert seen[0] > 0
     assert seen[-1] == seen[0]
+
+
+def test_sam_keeps_one_copy_of_the_parameters_and_no_maps_of_its_first_pass():
+    def memory(optimizer):
+        network = {"model": "ResNet18", "num_filters": 8, "num_blocks": (1, 1, 1)}
+        config = Config(optimizer=optimizer, batch_size=64, **network)
+        machine, knobs = Compiled(config), Knobs.of(config)
+        window = machine.feed(machine.order(knobs, 0), 0)
+        state = machine.init(knobs, window.examples, window.order)
+        arguments = (state, window.examples, window.order, 0, 1, knobs)
+        analysis = machine.advance.lower(*arguments).compile().memory_analysis()
+        return analysis.temp_size_in_bytes, sum(w.nbytes for w in jax.tree.leaves(state.params))
+
+    (sgd, size), (sam, _) = memory("sgd"), memory("sam")
+    assert sgd < sam <= sgd + 1.2 * size

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from samscale.study import (
 from samscale.study import conduct as conductor
 from samscale.training import record, run
 
+DIGITS = pathlib.Path("studies/digits_width.py").resolve()
 BASE = Config(num_neurons=(4,), num_epochs=2, batch_size=100, optimizer="sgd")
 FILE = """
 from samscale.config import Config
@@ -189,6 +191,37 @@ def test_a_killed_study_goes_on_and_loses_nothing(tmp_path, file):
     assert len(written) == 2 * (2 + 2 + 2 * 2)
 
 
+@pytest.mark.parametrize("executor", ["here", "processes"])
+def test_a_study_that_is_asked_to_stop_says_so_and_goes_on(tmp_path, file, executor):
+    command = [sys.executable, "-c", "import sys; from samscale import cli; sys.exit(cli.main())"]
+    command += ["study", file, f"--workdir={tmp_path / 'w'}", f"--executor={executor}"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    lines = tmp_path / "w" / "study-tiny_width" / "study.jsonl"
+    while not lines.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "the same command goes on from there" in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.glob("w/*/failed.json"))
+    assert cli.main(["samscale", *command[3:]]) == 0
+    written = [json.loads(line)["run_id"] for line in lines.read_text().splitlines()]
+    assert len(written) == len(set(written)) == 16
+
+
+def test_absent_data_are_one_sentence_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    def absent(config):
+        raise FileNotFoundError(2, "No such file", "mnist")
+
+    monkeypatch.setattr(run, "ready", absent)
+    assert cli.main(["samscale", "study", str(DIGITS), f"--workdir={tmp_path / 'w'}"]) == 1
+    assert capsys.readouterr().err == "error: mnist: No such file\n"
+    assert not (tmp_path / "w").exists()
+
+
 def test_the_commands_answer(tmp_path, file, capsys):
     where = str(tmp_path / "w")
     assert cli.main(["samscale", "study", file, f"--workdir={where}", "--dry-run"]) == 0
@@ -215,6 +248,8 @@ def test_the_commands_answer(tmp_path, file, capsys):
     [
         (["study", "nowhere.py", "--workdir=w"], "study='nowhere.py': no such file"),
         (["status", "."], "holds no study"),
+        (["study", str(DIGITS), "--workdir=w", "--executor=ray"], "executor='ray': choose one of"),
+        (["study", str(DIGITS), "--workdir=w", "--workers=2"], "workers=2: must be 0 or more"),
         (["report", ".", "--study=x"], "study='x': choose one of those"),
         (["results", "nowhere"], "workdir='nowhere': no such folder"),
     ],

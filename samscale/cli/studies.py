@@ -4,10 +4,7 @@ import argparse
 import pathlib
 
 from samscale.cli.train import call
-from samscale.cli.words import fail, guarded
-
-EXECUTORS = ("here", "processes")
-FORMATS = ("csv", "json", "parquet")
+from samscale.cli.words import fail, guarded, stoppable, words
 
 
 def study(argv) -> int:
@@ -17,15 +14,17 @@ def study(argv) -> int:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="a folder for the runs")
     parser.add_argument("--quick", action="store_true", help="shrink the study to minutes")
     parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
-    parser.add_argument("--executor", default="here", choices=EXECUTORS)
+    parser.add_argument("--executor", default="here", help="here, processes")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="of processes; 0: all")
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
     args = parser.parse_args(argv[1:])
     try:
         chosen = load_study(args.file)
         chosen = (chosen.quick() if args.quick else chosen).validate()
-        if args.workers < 0:
-            raise ValueError(f"workers={args.workers}: must be 0 or more")
+        if args.workers < 0 or (args.workers and args.executor == "here"):
+            raise ValueError(
+                f"workers={args.workers}: must be 0 or more, and 0 without --executor=processes"
+            )
         if args.dry_run:
             return _dry_run(chosen, args.workdir)
         from samscale.study import executors
@@ -34,9 +33,12 @@ def study(argv) -> int:
         _ready(chosen)
     except ValueError as error:
         return fail(error, 2)
+    except OSError as error:
+        return fail(words(error), 1)
     name = pathlib.Path(args.file).stem + ("-quick" if args.quick else "")
     command = ["samscale", "study", *argv[1:]]
-    return guarded(lambda: _run(chosen, name, args, execute, command))
+    with stoppable():
+        return guarded(lambda: _run(chosen, name, args, execute, command))
 
 
 def status(argv) -> int:
@@ -44,9 +46,9 @@ def status(argv) -> int:
     args = _parser(status, "workdir").parse_args(argv[1:])
 
     def show():
-        from samscale.study import progress_of
+        from samscale.study import status
 
-        for line in progress_of.lines(args.workdir):
+        for line in status.lines(args.workdir):
             print(line)
 
     return _asked(show)
@@ -63,9 +65,9 @@ def results(argv) -> int:
     args = parser.parse_args(argv[1:])
 
     def show():
-        from samscale.study import tables
+        from samscale.study import load, tables
 
-        table = tables.where(tables.load(args.workdir), args.where)
+        table = tables.where(load(args.workdir), args.where)
         if args.parquet:
             tables.to_parquet(table, args.parquet)
         else:
@@ -120,34 +122,29 @@ def load_study(file: str):
 
 
 def _run(chosen, name, args, execute, command):
-    from samscale.study import closing, conduct, publish
+    from samscale.study import conduct, publish, screen
 
     conduct.conduct(chosen, name, args.workdir, execute, command, args.retry_failed)
     found, path = publish.publish(args.workdir, name)
-    closing.show(found)
+    screen.show(found)
     print(f"Report: {path}\nRun folders: {args.workdir}")
     if args.quick:
         print("--quick: too few epochs, seeds and radii to answer the question.")
 
 
 def _ready(chosen):
-    """Finds the first cell of every program wrong before anything is written."""
+    """Builds the first cell: data that are absent are found so before anything is written."""
     from samscale.study import cells
     from samscale.training import compiled, run
 
     compiled.keep_programs()
-    seen = set()
-    for cell in cells(chosen):
-        if cell.config.program_id not in seen:
-            seen.add(cell.config.program_id)
-            if len(seen) == 1:
-                run.ready(cell.config)
+    run.ready(cells(chosen)[0].config)
 
 
 def _dry_run(chosen, workdir):
-    from samscale.study import closing, plan
+    from samscale.study import plan, screen
 
-    closing.show_plan(plan.plan(chosen, workdir))
+    screen.show_plan(plan.plan(chosen, workdir))
     return 0
 
 

@@ -3,6 +3,8 @@
 0 done, 1 failed (diverged, disk), 2 wrong input, 130 / 143 stopped by a signal.
 """
 
+import contextlib
+import signal
 import sys
 
 from samscale.errors import Diverged, Interrupted
@@ -21,6 +23,23 @@ def guarded(action) -> int:
     except KeyboardInterrupt:
         return fail("stopped before there was anything to save", 130)
     return 0
+
+
+@contextlib.contextmanager
+def stoppable():
+    """Ctrl-C and SIGTERM become ``Interrupted`` between runs; a run catches its own."""
+
+    def stop(signum, frame):
+        raise Interrupted(
+            "stopped; finished cells are kept, and the same command goes on from there", signum
+        )
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def words(error: OSError):

@@ -5,5 +5,16 @@ of a work folder as a table.
 """
 
 from samscale.study.grid import Axis, Cell, Study, cells, methods, nuisance, repeated, scientific
+from samscale.study.results import load
 
-__all__ = ["Axis", "Cell", "Study", "cells", "methods", "nuisance", "repeated", "scientific"]
+__all__ = [
+    "Axis",
+    "Cell",
+    "Study",
+    "cells",
+    "load",
+    "methods",
+    "nuisance",
+    "repeated",
+    "scientific",
+]

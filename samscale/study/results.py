@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from samscale import sharpness
-from samscale.config import Config, from_mapping
+from samscale.config import Config
 from samscale.study.grid import METHOD, NUISANCE, Study
 from samscale.study.grid import cells as grid_cells
 from samscale.training import folder, record
@@ -123,8 +123,3 @@ def _number(axis, cell):
     changes = axis.values[label]
     value = changes.get(axis.name, list(axis.values).index(label))
     return float(value) if isinstance(value, int | float) else float(list(axis.values).index(label))
-
-
-def config_of(path) -> Config:
-    """The config that a run folder was made for."""
-    return from_mapping(json.loads((pathlib.Path(path) / "config.json").read_bytes()))

@@ -176,7 +176,10 @@ def _amount(value, design, sign="+", unit=True):
     """Two digits: "+0.31 points" for an accuracy, "-0.012 in loss" for a loss."""
     points = design.metric == "accuracy"
     number = f"{float(f'{100 * value if points else value:.2g}'):{sign}g}"
-    return f"{number} {'points' if points else f'in {design.metric}'}" if unit else number
+    noun = f"in {design.metric}"
+    if points:
+        noun = "point" if number.lstrip("+-") == "1" else "points"
+    return f"{number} {noun}" if unit else number
 
 
 def _step(design):

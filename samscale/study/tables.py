@@ -2,10 +2,6 @@
 
 import pandas as pd
 
-from samscale.study.results import load
-
-__all__ = ["load", "text", "to_parquet", "where"]
-
 SHOWN = ("run_id", "status", "epoch", "num_params", "train_loss", "test_accuracy", "seconds")
 
 

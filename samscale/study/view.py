@@ -4,8 +4,7 @@ import sys
 import time
 
 from samscale.study.grid import METHOD, Study
-
-EVERY_SECONDS = 10.0  # at most one plain line so often, besides the last
+from samscale.training.progress import EVERY_SECONDS, clock
 
 
 class Lines:
@@ -21,16 +20,16 @@ class Lines:
         self.counts[line["status"]] += 1
         self.ran += "seconds" in line  # else it was done before
         value = line.get(self.study.value or f"test_{self.study.metric}")
-        if value is not None:
-            better = self.best is None or (value > self.best[0]) == self.study.maximize
-            if better and (self.best is None or value != self.best[0]):
-                where = ", ".join(
-                    v if k in (METHOD, self.study.size.name) else f"{k} {v}"
-                    for k, v in line.items()
-                    if k in {axis.name for axis in self.study.axes}
-                )
-                self.best = (value, where)
+        sign = 1 if self.study.maximize else -1
+        if value is not None and (self.best is None or sign * (value - self.best[0]) > 0):
+            self.best = (value, self._where(line))
         self.show()
+
+    def _where(self, line) -> str:
+        """The labels of a cell; a method and a size speak for themselves."""
+        plain = (METHOD, self.study.size.name)
+        axes = [axis.name for axis in self.study.axes if axis.name in line]
+        return ", ".join(line[n] if n in plain else f"{n} {line[n]}" for n in axes)
 
     def words(self) -> str:
         left = self.total - sum(self.counts.values())
@@ -87,9 +86,3 @@ class Live(Lines):
 
 def choose(study: Study, total: int) -> Lines:
     return Live(study, total) if sys.stdout.isatty() else Lines(study, total)
-
-
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

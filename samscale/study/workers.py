@@ -22,7 +22,7 @@ CHUNK = 8  # cells handed over at a time: few, so that all workers end together
 def processes(workers: int = 0):
     """An executor of ``workers`` processes; 0: one for each GPU, else one for each core."""
     gpus = _gpus()
-    workers = workers or len(gpus) or len(os.sched_getaffinity(0))
+    workers = workers or len(gpus) or os.cpu_count() or 1
 
     def execute(chunks, workdir):
         jobs: queue.SimpleQueue = queue.SimpleQueue()
@@ -59,8 +59,8 @@ class _Worker:
     def stop(self):
         """Ask the process to save and go; wait for it."""
         self.stopped = True
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
+        if process := self.process:  # the thread may let go of it meanwhile
+            process.terminate()
         self.thread.join()
 
     def _work(self):
@@ -92,6 +92,8 @@ class _Worker:
     def _run(self, config):
         code = None
         for _ in range(ATTEMPTS):
+            if self.stopped:
+                return
             if self.process is None:
                 self.process = self._start()
             answer = self._ask(config)
@@ -128,10 +130,12 @@ class _Worker:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=True,  # Ctrl-C reaches this process, which passes it on once
         )
-        cores = sorted(os.sched_getaffinity(0))
-        share = cores[self.index % len(cores) :: self.workers] or cores
-        os.sched_setaffinity(process.pid, share)
+        if hasattr(os, "sched_setaffinity"):  # Linux
+            cores = sorted(os.sched_getaffinity(0))
+            share = cores[self.index % len(cores) :: self.workers]
+            os.sched_setaffinity(process.pid, share)
         return process
 
 

@@ -33,7 +33,7 @@ class Lines(Silent):
         if now - self.last > EVERY_SECONDS or ("test_loss" in values and step == self.num_steps):
             self.last = now
             left = (now - self.begin) * (self.num_steps - step) / max(step - self.first, 1)
-            self.say(f"step {step}/{self.num_steps}  {words(values)}  {_clock(left)} left")
+            self.say(f"step {step}/{self.num_steps}  {words(values)}  {clock(left)} left")
 
     def say(self, text):
         print(text, file=self.stream, flush=True)
@@ -94,10 +94,8 @@ FORMATS = {
 }
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-        if minutes > 59
-        else (f"{minutes}:{seconds:02d}")
-    )
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from samscale.study import statistics
+
 COLUMNS = ["panel", "size", "x", "at", "series", "part", "value", "low", "high", "n", "seed"]
 COSTS = {"seconds": "seconds", "gradients": "gradient evaluations", "memory": "memory (MB)"}
 
@@ -41,9 +43,7 @@ def unit(design) -> Unit:
 
 def headline(table, value) -> pd.DataFrame:
     """Rows with a ``value`` under "validation", or under "test" where a method has no other."""
-    rows = table[table["protocol"].isin(["validation", "test"])].dropna(subset=[value])
-    last = rows.groupby(["panel", "method"])["protocol"].transform("max")  # v comes after t
-    return rows[rows["protocol"] == last]
+    return statistics.headline(table.dropna(subset=[value]))
 
 
 def series(method, against) -> str:

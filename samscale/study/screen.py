@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from samscale.study.grid import METHOD
-from samscale.study.view import clock
+from samscale.study.statistics import headline
+from samscale.training.progress import clock
 
 MOST_FAILED = 10  # failed cells that are listed
 
@@ -24,10 +25,10 @@ def show(found) -> None:
         "gain, 95 %",
     ):
         table.add_column(name, justify="right")
-    chosen = _validated(analysis.chosen)
+    chosen = headline(analysis.chosen).to_dict("records")
     base = {(r["panel"], r["size"]): r for r in chosen if r["method"] == design.baseline}
     mine = {(r["panel"], r["size"], r["method"]): r for r in chosen}
-    for row in _validated(analysis.gains):
+    for row in headline(analysis.gains).to_dict("records"):
         at = row["panel"], row["size"]
         if row["against"] != design.baseline or (*at, row["method"]) not in mine:
             continue
@@ -88,10 +89,3 @@ def show_plan(groups) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _validated(table):
-    """Rows chosen on validation; on test where there is nothing to validate on."""
-    rows = table.to_dict("records")
-    kept = [row for row in rows if row["protocol"] == "validation"]
-    return kept or [row for row in rows if row["protocol"] == "test"]
