@@ -1,5 +1,6 @@
 """A study: its cells, what survives, what two studies share, and what a person reads."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,7 +29,7 @@ from samscale.study import (
     workers,
 )
 from samscale.study import conduct as conductor
-from samscale.training import record, run
+from samscale.training import folder, record, run
 
 DIGITS = pathlib.Path("studies/digits_width.py").resolve()
 BASE = Config(num_neurons=(4,), num_epochs=2, batch_size=100, optimizer="sgd")
@@ -76,8 +77,10 @@ def test_a_nuisance_axis_multiplies_only_its_methods():
     assert len({c.config.run_id for c in found}) == len(found)
 
 
-def test_cells_that_share_a_program_are_neighbours():
-    programs = [c.config.program_id for c in cells(tiny())]
+def test_cells_that_share_a_program_are_neighbours_whatever_the_order_of_the_axes():
+    study = tiny()
+    study = dataclasses.replace(study, axes=study.axes[::-1])
+    programs = [c.config.program_id for c in cells(study)]
     changes = sum(a != b for a, b in pairwise(programs))
     assert changes + 1 == len(set(programs)) == 4
 
@@ -156,6 +159,42 @@ def test_a_failed_cell_is_noted_and_stops_no_other(tmp_path):
     assert (table["status"] == "done").sum() == len(table) - 4
 
 
+def test_labels_of_one_config_are_cells_of_one_run(tmp_path):
+    same = {"dense": {}, "not pruned": {"pruner": "none"}}
+    study = tiny(pruned=scientific("pruned", same), seed=repeated("seed", [0]))
+    conductor.conduct(study, "s", tmp_path, execute.here)
+    table = results.cells(study, tmp_path)
+    assert len(table) == 2 * len(cells(tiny(seed=repeated("seed", [0]))))
+    assert set(table["panel"]) == {"pruned=dense", "pruned=not pruned"}
+    assert table["run_id"].nunique() == len(table) / 2
+    assert set(table["status"]) == {"done"}
+    lines = (tmp_path / "study-s" / "study.jsonl").read_text().splitlines()
+    assert len(lines) == len(table) / 2
+
+
+def test_the_table_of_cells_is_the_last_line_of_each_record(tmp_path):
+    study = tiny(seed=repeated("seed", [0]))
+    conductor.conduct(study, "s", tmp_path, execute.here)
+    for row in results.cells(study, tmp_path).itertuples():
+        final = record.read(tmp_path / row.run_id)[-1]
+        assert final["validation_accuracy"] != final["test_accuracy"]
+        assert (row.select, row.value) == (final["validation_accuracy"], final["test_accuracy"])
+        assert row.gradients == final["step"] * (2 if row.method == "sam" else 1)
+        assert (row.num_params, row.x) == (final["num_params"], final["num_params"])
+
+
+def test_a_cell_that_another_process_is_running_is_waited_for(tmp_path, monkeypatch, capsys):
+    study = tiny(seed=repeated("seed", [0]))
+    held = cells(study)[0].config
+    with contextlib.ExitStack() as other:
+        other.enter_context(folder.opened(held, tmp_path))
+        assert execute.run_cell(held, tmp_path).status == "busy"
+        monkeypatch.setattr(conductor.time, "sleep", lambda seconds: other.close())
+        conductor.conduct(study, "s", tmp_path, execute.here)
+    assert "waiting for cells that another process is running: 1" in capsys.readouterr().out
+    assert set(results.cells(study, tmp_path)["status"]) == {"done"}
+
+
 def test_processes_do_what_this_process_does(tmp_path):
     study = tiny(seed=repeated("seed", [0]))
     conductor.conduct(study, "s", tmp_path / "here", execute.here)
@@ -167,11 +206,14 @@ def test_processes_do_what_this_process_does(tmp_path):
 
 def test_a_cell_whose_process_dies_again_and_again_has_failed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "deadly.py").write_text("import os\ndef task(config): os._exit(9)\n")
+    code = "import os\ndef task(config):\n    open('deaths', 'a').write('x')\n    os._exit(9)\n"
+    (tmp_path / "deadly.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
     config = dataclasses.replace(BASE, task="deadly:task")
     good = cells(tiny())[0].config
     outcomes = {o.run_id: o for o in workers.processes(1)([[config, good]], tmp_path)}
-    assert "process died 2 times" in outcomes[config.run_id].reason
+    assert outcomes[config.run_id].reason == "its process died 2 times, last with code 9"
+    assert (tmp_path / "deaths").read_text() == "xx"
     assert outcomes[good.run_id].status == "done"
 
 

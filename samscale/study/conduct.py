@@ -40,7 +40,7 @@ def conduct(study: Study, name: str, workdir, execute: Executor, command=(), ret
                     store.note(path, line)
                 shown.update(line)
             if left:
-                shown.say(f"{len(left)} cells are being run by another process; waiting for them")
+                shown.say(f"waiting for cells that another process is running: {len(left)}")
                 time.sleep(POLL_SECONDS)
     finally:
         shown.stop()

@@ -140,8 +140,11 @@ class Study:
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every run once, those that share a program next to each other."""
-    found: dict[str, Cell] = {}
+    """One for every combination of labels, those that share a program next to each other.
+
+    Labels that mean the same config are cells of one run.
+    """
+    found = []
     for method, changes in study.methods.values.items():
         axes = [
             axis
@@ -157,10 +160,10 @@ def cells(study: Study) -> list[Cell]:
             for name in knobs:
                 if name not in Config.__dataclass_fields__:
                     raise ValueError(f"axes: {unknown_knob(name)}")
-            cell = Cell(labels, dataclasses.replace(study.base, **knobs))
-            found.setdefault(cell.config.run_id, cell)
-    order = {program: i for i, program in enumerate(c.config.program_id for c in found.values())}
-    return sorted(found.values(), key=lambda cell: order[cell.config.program_id])
+            found.append(Cell(labels, dataclasses.replace(study.base, **knobs)))
+    programs = [cell.config.program_id for cell in found]
+    order = {program: i for i, program in reversed(list(enumerate(programs)))}
+    return sorted(found, key=lambda cell: order[cell.config.program_id])
 
 
 def _labelled(name, values) -> dict[str, dict[str, Any]]:

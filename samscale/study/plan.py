@@ -33,7 +33,7 @@ def plan(study: Study, workdir) -> list[Group]:
     """A row for each program. Time: from finished runs of the same program, else from its
     operations at half the rate of a matrix product, measured now. Raises ``ValueError``."""
     groups: dict[str, list] = {}
-    for cell in cells(study):
+    for cell in {cell.config.run_id: cell for cell in cells(study)}.values():
         groups.setdefault(cell.config.program_id, []).append(cell)
     rate, rows = None, []
     for group in groups.values():

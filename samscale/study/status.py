@@ -16,8 +16,8 @@ def lines(workdir):
         study, _ = store.load(workdir, name)
         counts = dict.fromkeys(("done", "failed", "running", "left"), 0)
         details = []
-        for cell in cells(study):
-            path = pathlib.Path(workdir) / cell.config.run_id
+        for run_id in dict.fromkeys(cell.config.run_id for cell in cells(study)):
+            path = pathlib.Path(workdir) / run_id
             found = results.outcome(path)
             kind = found["status"]
             if kind == results.UNFINISHED:
