@@ -22,6 +22,11 @@ def test_a_shrinking_gain_is_said_to_shrink():
     assert set(found.trends["verdict"]) == {"shrinks"}
 
 
+def test_one_point_is_singular():
+    found = analyse(simulate(growing, sizes=2, noise=0).assign(panel=""), PLAIN)
+    assert "it is +1 point over sgd" in found.answer
+
+
 def test_many_panels_are_counted():
     half = simulate(growing, studies=2)
     half.loc[half["panel"] == "study=0", "value"] = 0.5
