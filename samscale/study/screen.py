@@ -23,6 +23,7 @@ def show(found) -> None:
         METHOD,
         f"{METHOD}{unit}",
         "gain, 95 %",
+        "n",
     ):
         table.add_column(name, justify="right")
     chosen = headline(analysis.chosen).to_dict("records")
@@ -42,7 +43,8 @@ def show(found) -> None:
             f"{scale * base[at]['mean']:.2f}" if at in base else "",
             f"{row['method']} {where}".strip(),
             f"{scale * own['mean']:.2f}",
-            f"{scale * row['mean']:+.2f}{interval} (n = {row['n']})",
+            f"{scale * row['mean']:+.2f}{interval}",
+            str(row["n"]),
         )
     console.print(table)
     for warning in analysis.warnings:
