@@ -29,7 +29,6 @@ def _programs_of_other_tests_are_forgotten():
 def whole(tmp_path_factory):
     """The folder of an uninterrupted run of ``TINY``."""
     from runs import TINY, VIEW
-
     from samscale.training import run
 
     workdir = tmp_path_factory.mktemp("whole")

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import PLAIN, RADII, RHO, flat, growing, only, run, said, simulate, table
 
 from samscale.study import statistics
 from samscale.study.analysis import Design, analyse
+from simulated import PLAIN, RADII, RHO, flat, growing, only, run, said, simulate, table
 
 
 def test_a_gain_is_the_mean_difference_within_seeds():

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from simulated import PLAIN, RHO, STUDIES, flat, growing, said, simulate
 
 from samscale.study.analysis import analyse
+from simulated import PLAIN, RHO, STUDIES, flat, growing, said, simulate
 
 
 @pytest.mark.parametrize("seeds", [3, 10])

@@ -7,9 +7,9 @@ import sys
 
 import jax
 import numpy as np
-import official_files as official
 import pytest
 
+import official_files as official
 from samscale import data
 from samscale.data import cifar, fetch, readers
 

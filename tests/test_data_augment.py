@@ -4,9 +4,9 @@ import functools
 
 import jax
 import numpy as np
-import official_files as official
 import pytest
 
+import official_files as official
 from samscale.data import augment
 
 KEY = jax.random.key(7)

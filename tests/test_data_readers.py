@@ -7,9 +7,9 @@ import struct
 import warnings
 
 import numpy as np
-import official_files as official
 import pytest
 
+import official_files as official
 from samscale.data import cifar, readers, unpickle
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"

@@ -10,9 +10,9 @@ import re
 import sys
 import threading
 
-import official_files as official
 import pytest
 
+import official_files as official
 from samscale import data
 from samscale.data import cifar, fetch, readers
 

@@ -9,8 +9,8 @@ import sys
 import time
 
 import pytest
-from runs import TINY, VIEW, same, saved
 
+from runs import TINY, VIEW, same, saved
 from samscale.training import checkpoint, files, folder, record, run
 
 

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
 
+from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
 from samscale.study.analysis import Design, analyse
 from samscale.study.report import figure, frames
 from samscale.study.report.figures import FORMATS, KINDS

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from reports import HOSTILE, built, hostile, simulated
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from simulated import PLAIN, RADII, RHO, growing, only, said, simulate
 
 from samscale.study.analysis import Design, analyse
+from simulated import PLAIN, RADII, RHO, growing, only, said, simulate
 
 
 def test_a_growing_gain_is_said_to_grow():
