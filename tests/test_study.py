@@ -13,7 +13,8 @@ from itertools import pairwise
 
 import pytest
 
-from samscale import cli
+from samscale import cli, errors
+from samscale.cli import words
 from samscale.config import Config
 from samscale.study import (
     Study,
@@ -29,11 +30,12 @@ from samscale.study import (
     workers,
 )
 from samscale.study import conduct as conductor
-from samscale.training import folder, record, run
+from samscale.training import folder, progress, record, run
 
 DIGITS = pathlib.Path("studies/digits_width.py").resolve()
 BASE = Config(num_neurons=(4,), num_epochs=2, batch_size=100, optimizer="sgd")
 FILE = """
+from samscale.cli import words
 from samscale.config import Config
 from samscale.study import Study, methods, nuisance, repeated, scientific
 
@@ -303,3 +305,19 @@ def test_wrong_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, sent
     assert sentence in error
     assert len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_signal_in_the_last_step_of_a_run_reaches_the_study_and_nobody_else(tmp_path, listens):
+    class Late(progress.Silent):
+        def update(self, step, values):
+            if "test_accuracy" in values and values["epoch"] == BASE.num_epochs:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with words.stoppable() if listens else contextlib.nullcontext():
+        if listens:
+            with pytest.raises(errors.Interrupted, match="finished cells are kept"):
+                run.train(BASE, tmp_path, Late())
+        else:
+            run.train(BASE, tmp_path, Late())
+    assert run.train(BASE, tmp_path)["epoch"] == BASE.num_epochs

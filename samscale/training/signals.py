@@ -9,7 +9,8 @@ from contextlib import contextmanager
 def collected():
     """A list that receives SIGINT and SIGTERM instead of the process dying of them.
 
-    The second of a kind does what it always does. Threads but the main one collect nothing.
+    The second of a kind does what it always does. A signal that nothing came of, for the run was at
+    its end, is passed on where somebody listens. Threads but the main one collect nothing.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -28,3 +29,6 @@ def collected():
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+    for signum in asked[:1]:
+        if before[signum] not in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler):
+            signal.raise_signal(signum)
