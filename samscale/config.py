@@ -50,6 +50,9 @@ class Config:
         (), "residual blocks a stage; empty: as the model's name says", each(POSITIVE)
     )
     dropout: float = knob(0.0, "rate at which hidden units of the MLP are dropped", FRACTION)
+    init_scale: float = knob(
+        1.0, "factor of the initial kernels; 0.58 is about PyTorch's default", POSITIVE
+    )
     loss: str = knob("cross_entropy", "a key of tasks.LOSSES")
 
     # Its data
@@ -61,6 +64,9 @@ class Config:
     label_noise: float = knob(0.0, "share of training labels corrupted", within(0, 1))
     noise_kind: str = knob("symmetric", "a key of data.NOISE")
     noise_seed: int = knob(0, "which labels are corrupted, whatever the seed", at_least(0))
+    teacher_neurons: int = knob(200, "hidden neurons of dataset='teacher_student'", POSITIVE)
+    teacher_scale: float = knob(1 / 3, "factor of the teacher's output", POSITIVE)
+    teacher_seed: int = knob(0, "which teacher and examples, whatever the seed", at_least(0))
 
     # How long
     batch_size: int = knob(128, "examples a step; the ragged rest of an epoch waits", POSITIVE)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from samscale import data, models
@@ -132,10 +133,15 @@ def build(config: Config) -> Task:
         label_noise=config.label_noise,
         noise_kind=config.noise_kind,
         noise_seed=config.noise_seed,
+        teacher_neurons=config.teacher_neurons,
+        teacher_scale=config.teacher_scale,
+        teacher_seed=config.teacher_seed,
     )
+    classes = np.issubdtype(d.train["y"].dtype, np.integer)
+    _check_fit(config, images=d.train["x"].ndim == 4, classes=classes)
     model = models.build(
         config.model,
-        d.num_classes,
+        d.num_outputs,
         dtype=jnp.bfloat16 if config.half_precision else None,
         num_neurons=config.num_neurons,
         num_filters=config.num_filters,
@@ -149,7 +155,22 @@ def build(config: Config) -> Task:
         d.test,
         *supervised(model, loss, example, d.normalize),
         augment=lambda key, batch: {**batch, "x": augment(key, batch["x"])},
+        monitor="accuracy" if classes else "loss",
+        maximize=classes,
     )
+
+
+def _check_fit(config: Config, images: bool, classes: bool):
+    """Vectors do not go through convolutions, and numbers have no cross entropy."""
+    for knob, fits, needed in (
+        ("loss", classes or config.loss == "squared", "'squared'"),
+        ("model", images or config.model == "MLP", "'MLP'"),
+        ("augmentation", images or config.augmentation == "none", "'none'"),
+    ):
+        if not fits:
+            raise ValueError(
+                f"{knob}={getattr(config, knob)!r}: must be {needed} for dataset={config.dataset!r}"
+            )
 
 
 def _of_the_user(config: Config) -> Task:

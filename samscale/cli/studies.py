@@ -8,19 +8,20 @@ from samscale.cli.words import fail, guarded, stoppable, words
 
 
 def study(argv) -> int:
-    """Run a grid of networks and report: FILE --workdir=DIR [--quick] [--dry-run]"""
+    """Run a grid of networks and report: FILE --workdir=DIR [--quick] [--epochs=N] [--dry-run]"""
     parser = _parser(study)
     parser.add_argument("file", metavar="FILE", help="a study file, as in studies/")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="a folder for the runs")
     parser.add_argument("--quick", action="store_true", help="shrink the study to minutes")
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the file's")
+    parser.add_argument("--seeds", type=int, metavar="N", help="instead of the file's")
     parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
     parser.add_argument("--executor", default="here", help="here, processes")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="of processes; 0: all")
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
     args = parser.parse_args(argv[1:])
     try:
-        chosen = load_study(args.file)
-        chosen = (chosen.quick() if args.quick else chosen).validate()
+        chosen = _changed(load_study(args.file), args).validate()
         if args.workers < 0 or (args.workers and args.executor == "here"):
             raise ValueError(
                 f"workers={args.workers}: must be 0 or more, and 0 without --executor=processes"
@@ -35,10 +36,27 @@ def study(argv) -> int:
         return fail(error, 2)
     except OSError as error:
         return fail(words(error), 1)
-    name = pathlib.Path(args.file).stem + ("-quick" if args.quick else "")
+    name = _name_of(args)
     command = ["samscale", "study", *argv[1:]]
     with stoppable():
         return guarded(lambda: _run(chosen, name, args, execute, command))
+
+
+def _changed(chosen, args):
+    """The study of a file as the command line wants it."""
+    if args.quick:
+        chosen = chosen.quick()
+    if args.epochs is not None:
+        chosen = chosen.lasting(args.epochs)
+    if args.seeds is not None:
+        chosen = chosen.replicated(args.seeds)
+    return chosen
+
+
+def _name_of(args):
+    """More seeds widen a study; other epochs make another one."""
+    name = pathlib.Path(args.file).stem + ("-quick" if args.quick else "")
+    return name + (f"-{args.epochs}epochs" if args.epochs is not None else "")
 
 
 def status(argv) -> int:

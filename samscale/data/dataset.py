@@ -5,11 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-PURPOSES = {"split": 0, "noise": 1}  # part of every address: renumbering changes all results
+PURPOSES = {
+    "split": 0,
+    "noise": 1,
+    "teacher": 2,
+}  # part of every address: renumbering changes all results
 
 
 class Dataset(NamedTuple):
-    """Three splits, each ``{"x": (n, H, W, C) uint8, "y": (n,) int32}``.
+    """Three splits: images and classes, ``{"x": (n, H, W, C) uint8, "y": (n,) int32}``, or vectors
+    and numbers, ``{"x": (n, d) float32, "y": (n, num_outputs) float32}``.
 
     ``validation`` may have length 0. ``normalize`` maps raw ``x`` to float32 and works on numpy
     and JAX arrays and on tracers, so images stay bytes until they are inside the compiled step.
@@ -18,7 +23,7 @@ class Dataset(NamedTuple):
     train: dict[str, np.ndarray]
     validation: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
-    num_classes: int
+    num_outputs: int  # the classes, or the numbers to predict
     normalize: Callable
 
 

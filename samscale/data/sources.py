@@ -1,7 +1,7 @@
 """The data sets by name.
 
-Every entry of ``DATASETS`` is a function of nothing that returns ``(train, test, num_classes,
-normalize)`` as ``Dataset`` describes them, before any split or noise.
+Every entry of ``DATASETS`` is a function of the knobs it knows that returns ``(train, test,
+num_outputs, normalize)`` as ``Dataset`` describes them, before any split or noise.
 """
 
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 from samscale.data import cifar, fetch, readers
 from samscale.data.dataset import take
 from samscale.data.split import stratified_split
+from samscale.data.synthetic import teacher_student
 
 
 def _divided(x, by):
@@ -31,7 +32,7 @@ CIFAR10 = partial(_standardized, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2
 CIFAR100 = partial(_standardized, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
 
 
-def digits():
+def digits(**_):
     """Handwritten digits, 1,797 grey images of 8 x 8 with values 0 to 16; needs no download.
 
     E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (its test part), UCI
@@ -43,11 +44,11 @@ def digits():
     return take(every, train), take(every, test), 10, SIXTEENTHS
 
 
-def mnist():
+def mnist(**_):
     return *_idx("mnist"), 10, BYTES
 
 
-def fashion_mnist():
+def fashion_mnist(**_):
     return *_idx("fashion_mnist"), 10, BYTES
 
 
@@ -55,11 +56,11 @@ def _idx(name):
     return readers.read_idx_folder(fetch.folder(name, readers.has_idx), num_classes=10)
 
 
-def cifar10():
+def cifar10(**_):
     return *_cifar("cifar10", 10), 10, CIFAR10
 
 
-def cifar100():
+def cifar100(**_):
     return *_cifar("cifar100", 100), 100, CIFAR100
 
 
@@ -68,7 +69,7 @@ def _cifar(name, num_classes):
     return cifar.read_cifar_folder(place, num_classes)
 
 
-def imagenet():
+def imagenet(**_):
     raise ValueError("dataset='imagenet': its data pipeline is not part of this version")
 
 
@@ -79,4 +80,5 @@ DATASETS = {
     "cifar10": cifar10,
     "cifar100": cifar100,
     "imagenet": imagenet,
+    "teacher_student": teacher_student,
 }

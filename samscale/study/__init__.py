@@ -4,7 +4,17 @@
 of a work folder as a table.
 """
 
-from samscale.study.grid import Axis, Cell, Study, cells, methods, nuisance, repeated, scientific
+from samscale.study.grid import (
+    Axis,
+    Cell,
+    Study,
+    cells,
+    methods,
+    nuisance,
+    published,
+    repeated,
+    scientific,
+)
 from samscale.study.results import load
 
 __all__ = [
@@ -15,6 +25,7 @@ __all__ = [
     "load",
     "methods",
     "nuisance",
+    "published",
     "repeated",
     "scientific",
 ]

@@ -53,6 +53,18 @@ def methods(base: Config, *names: str) -> Axis:
     return Axis(METHOD, SCIENTIFIC, values)
 
 
+def published(x, source: str = "", **series) -> dict[str, Any]:
+    """A paper's curves for ``Study.paper``: for "gain" or a method, means at ``x``, or (means,
+    standard errors); in the unit of ``value``."""
+    points: dict[str, Any] = {"source": source} if source else {}
+    for name, means in series.items():
+        errors = (None,) * len(x)
+        if isinstance(means[0], tuple):
+            means, errors = means
+        points[name] = list(zip(x, means, errors, strict=True))
+    return points
+
+
 class Cell(NamedTuple):
     """A run of a study, and where it stands on each axis."""
 
@@ -66,8 +78,8 @@ class Study:
 
     The first scientific axis that is not ``method`` is the abscissa's; further ones are panels.
     ``x``: the abscissa's number, ``num_params`` or a knob. ``select`` chooses nuisance values,
-    ``value`` is reported. ``paper``: points ``(x, mean, standard error)`` by method or "gain", and
-    their ``source``.
+    ``value`` is reported. ``paper``: what ``published`` gives, with a ``source``; in a study of
+    several panels, one for each ("pruner=snip") beside the ``source``.
     """
 
     question: str
@@ -120,21 +132,52 @@ class Study:
             cell.config.validate()
         return self
 
+    def lasting(self, epochs: int) -> "Study":
+        """The same for ``epochs``; methods and sizes that last longer do so by the same factor.
+
+        Raises ``ValueError`` where the length is given in steps.
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs={epochs}: must be greater than 0")
+        if self.base.num_train_steps != -1:
+            steps = self.base.num_train_steps
+            raise ValueError(f"epochs={epochs}: this study counts steps, num_train_steps={steps}")
+        return self._shortened(epochs / self.base.num_epochs)
+
+    def replicated(self, times: int) -> "Study":
+        """The same with ``times`` seeds: its own first, then the next numbers."""
+        if times < 1:
+            raise ValueError(f"seeds={times}: must be greater than 0")
+        seeds = [axis for axis in self.role(REPEATED) if axis.name == "seed"]
+        if not seeds:
+            raise ValueError(f"seeds={times}: this study has no axis 'seed' to repeat")
+        own = [changes["seed"] for changes in seeds[0].values.values()]
+        more = range(max(own) + 1, max(own) + 1 + times)
+        wanted = repeated("seed", [*own, *more][:times])
+        return self._with_axes(wanted if axis is seeds[0] else axis for axis in self.axes)
+
     def quick(self) -> "Study":
-        """The same study in minutes: few epochs, seeds, sizes and nuisance values."""
-        epochs = self.base.num_epochs
-        factor = min(1.0, QUICK_EPOCHS / epochs)
+        """The same in minutes: few epochs, seeds, sizes and nuisance values."""
         kept = {SCIENTIFIC: QUICK_SIZES, NUISANCE: QUICK_VALUES, REPEATED: QUICK_SEEDS}
-        axes = []
-        for axis in self.axes:
-            values = axis.values if axis.name == METHOD else _thin(axis.values, kept[axis.role])
-            shorter = {label: _shorten(changes, factor) for label, changes in values.items()}
-            axes.append(axis._replace(values=shorter))
-        base = dataclasses.replace(
-            self.base,
-            num_epochs=max(1, round(epochs * factor)),
-            num_train_steps=_steps(self.base.num_train_steps),
-            warmup_steps=0,
+        thin = self._with_axes(
+            axis
+            if axis.name == METHOD
+            else axis._replace(values=_thin(axis.values, kept[axis.role]))
+            for axis in self.axes
+        )
+        if self.base.num_train_steps != -1:
+            return thin._shortened(1 / 20)
+        return thin._shortened(min(1.0, QUICK_EPOCHS / self.base.num_epochs))
+
+    def _with_axes(self, axes) -> "Study":
+        return dataclasses.replace(self, axes=tuple(axes))
+
+    def _shortened(self, factor) -> "Study":
+        """Every length times ``factor``, the warmup's too."""
+        base = dataclasses.replace(self.base, **_scaled(vars(self.base), factor))
+        axes = (
+            axis._replace(values={k: {**v, **_scaled(v, factor)} for k, v in axis.values.items()})
+            for axis in self.axes
         )
         return dataclasses.replace(self, base=base, axes=tuple(axes))
 
@@ -183,14 +226,11 @@ def _thin(values, kept):
     return {label: values[label] for i, label in enumerate(labels) if i in at}
 
 
-def _shorten(changes, factor):
-    shorter = dict(changes)
-    if "num_epochs" in shorter:
-        shorter["num_epochs"] = max(1, round(shorter["num_epochs"] * factor))
-    if "num_train_steps" in shorter:
-        shorter["num_train_steps"] = _steps(shorter["num_train_steps"])
-    return shorter
-
-
-def _steps(steps):
-    return steps if steps == -1 else max(1, steps // 20)
+def _scaled(knobs, factor):
+    """Those of ``knobs`` that are lengths, times ``factor``; -1 steps remain -1."""
+    least = {"num_epochs": 1, "num_train_steps": 1, "warmup_steps": 0}
+    return {
+        name: max(low, round(factor * knobs[name]))
+        for name, low in least.items()
+        if knobs.get(name, -1) != -1
+    }

@@ -51,6 +51,8 @@ def build(config: Config, task: Task) -> Program:
 
     def init(knobs, examples, order):
         params, stats = task.init(keys.address(knobs.seed, keys.INIT))
+        if config.init_scale != 1:
+            params = _scaled(params, config.init_scale)
         mask = _mask(config, task, params, stats, knobs, examples, order)
         params = pruning.apply(mask, params)
         opt_state = make_optimizer(knobs).init(params)
@@ -80,6 +82,12 @@ def _check_exempt(config: Config, task: Task):
         layers = {str(getattr(part, "key", part)) for path, _ in paths for part in path[:-1]}
         for name in config.prune_exempt:
             choose("prune_exempt", name, dict.fromkeys(layers))
+
+
+def _scaled(params, factor):
+    """Kernels times ``factor``; biases and the scales of normalization stay."""
+    is_kernel = optimizers.kernels(params)
+    return jax.tree.map(lambda w, kernel: factor * w if kernel else w, params, is_kernel)
 
 
 def _gradient(config: Config):
