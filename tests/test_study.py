@@ -294,8 +294,11 @@ def test_the_commands_answer(tmp_path, file, capsys):
     [
         (["study", "nowhere.py", "--workdir=w"], "study='nowhere.py': no such file"),
         (["status", "."], "holds no study"),
-        (["study", str(DIGITS), "--workdir=w", "--executor=ray"], "executor='ray': choose one of"),
-        (["study", str(DIGITS), "--workdir=w", "--workers=2"], "workers=2: must be 0 or more"),
+        (["study", str(DIGITS), "--workdir=w", "--executor=rey"], "executor='rey': choose one of"),
+        (["study", str(DIGITS), "--workdir=w", "--workers=2"], "workers=2: must be 0 for executor"),
+        (["study", str(DIGITS), "--workdir=w", "--workers=-1"], "workers=-1: must be 0 or more"),
+        (["study", str(DIGITS), "--workdir=w", "--option=x"], "option='x': must be NAME=VALUE"),
+        (["study", str(DIGITS), "--workdir=w", "--option=x=1"], "option='x': executor='here' has"),
         (["report", ".", "--study=x"], "study='x': choose one of those"),
         (["results", "nowhere"], "workdir='nowhere': no such folder"),
     ],

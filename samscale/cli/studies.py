@@ -16,21 +16,21 @@ def study(argv) -> int:
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the file's")
     parser.add_argument("--seeds", type=int, metavar="N", help="instead of the file's")
     parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
-    parser.add_argument("--executor", default="here", help="here, processes")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="of processes; 0: all")
+    parser.add_argument("--executor", default="here", help="here, processes, ray, slurm")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="at a time; 0: all")
+    parser.add_argument("--address", help="of a Ray cluster; default: auto")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="of the executor"
+    )
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
     args = parser.parse_args(argv[1:])
     try:
         chosen = _changed(load_study(args.file), args).validate()
-        if args.workers < 0 or (args.workers and args.executor == "here"):
-            raise ValueError(
-                f"workers={args.workers}: must be 0 or more, and 0 without --executor=processes"
-            )
         if args.dry_run:
             return _dry_run(chosen, args.workdir)
         from samscale.study import executors
 
-        execute = executors.choose(args.executor, args.workers)
+        execute = executors.choose(args.executor, args.workers, _options(args))
         _ready(chosen)
     except ValueError as error:
         return fail(error, 2)
@@ -51,6 +51,17 @@ def _changed(chosen, args):
     if args.seeds is not None:
         chosen = chosen.replicated(args.seeds)
     return chosen
+
+
+def _options(args):
+    """NAME -> VALUE, text for text, as the executor wants to understand it."""
+    options = {"address": args.address} if args.address else {}
+    for text in args.option:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals):
+            raise ValueError(f"option={text!r}: must be NAME=VALUE")
+        options[name] = value
+    return options
 
 
 def _name_of(args):

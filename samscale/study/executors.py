@@ -1,12 +1,40 @@
 """Where cells run, by name."""
 
+from collections.abc import Mapping
+
 from samscale.config import choose as choose_from
-from samscale.study.execute import Executor, here
+from samscale.study.execute import Executor
+from samscale.study.execute import here as in_turn
 from samscale.study.workers import processes
 
-EXECUTORS = {"here": lambda workers: here, "processes": processes}
+
+def here(workers: int = 0) -> Executor:
+    if workers:
+        raise ValueError(f"workers={workers}: must be 0 for executor='here'")
+    return in_turn
 
 
-def choose(name: str, workers: int = 0) -> Executor:
-    """Raises ``ValueError`` where there is no such executor, or its package is not installed."""
-    return choose_from("executor", name, EXECUTORS)(workers)
+def ray(workers: int = 0, **options) -> Executor:
+    from samscale.study.ray_cluster import ray
+
+    return ray(workers, **options)
+
+
+def slurm(workers: int = 0, **options) -> Executor:
+    from samscale.study.slurm import slurm
+
+    return slurm(workers, **options)
+
+
+EXECUTORS = {"here": here, "processes": processes, "ray": ray, "slurm": slurm}
+
+
+def choose(name: str, workers: int = 0, options: Mapping[str, str] | None = None) -> Executor:
+    """Raises ``ValueError`` where there is no such executor, its package is not installed, or it
+    has no such option."""
+    make = choose_from("executor", name, EXECUTORS)
+    if workers < 0:
+        raise ValueError(f"workers={workers}: must be 0 or more")
+    if options and name in ("here", "processes"):
+        raise ValueError(f"option={next(iter(options))!r}: executor={name!r} has no options")
+    return make(workers, **(options or {}))

@@ -4,7 +4,7 @@ import pathlib
 
 from samscale.study import results, store
 from samscale.study.grid import cells
-from samscale.training import folder
+from samscale.training import lease
 
 
 def lines(workdir):
@@ -21,7 +21,7 @@ def lines(workdir):
             found = results.outcome(path)
             kind = found["status"]
             if kind == results.UNFINISHED:
-                kind = "running" if folder.is_held(path) else "left"
+                kind = "running" if lease.is_alive(path) else "left"
             counts[kind] += 1
             if kind == "failed":
                 details.append(f"  failed   {path.name}: {found['reason']}")

@@ -7,7 +7,6 @@ Nothing here deletes anything.
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import functools
 import json
 import pathlib
@@ -19,6 +18,7 @@ from importlib import metadata
 import jax
 
 from samscale.config import Config
+from samscale.training import lease
 from samscale.training.files import write_atomically
 
 DONE, FAILED = "done", "failed.json"
@@ -26,23 +26,19 @@ DONE, FAILED = "done", "failed.json"
 
 @contextlib.contextmanager
 def opened(config: Config, workdir):
-    """The folder of a run, made where needed and locked against a second process.
+    """The folder of a run, made where needed, and the lease that keeps other processes out.
 
     Raises ``OSError`` where the disk refuses, ``BlockingIOError`` where another process is at it.
     """
     folder = pathlib.Path(workdir) / config.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # the system lets go of it when a process dies
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(f"{folder}: another process is training this run") from error
+    with lease.held(folder) as ours:
         if not config.restore_checkpoint:
             _move_aside(folder)
         if not is_done(folder):
             _write_json(folder / "config.json", dataclasses.asdict(config))
             _write_json(folder / "environment.json", environment())
-        yield folder
+        yield folder, ours
 
 
 def is_done(folder) -> bool:
@@ -74,18 +70,6 @@ def forgive(folder) -> None:
     path = pathlib.Path(folder) / FAILED
     if path.exists():
         path.rename(path.with_name(f"earlier-{FAILED}"))
-
-
-def is_held(folder) -> bool:
-    """Whether a process is at it now."""
-    try:
-        with (pathlib.Path(folder) / ".lock").open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # no such file: nobody ever was
-    return False
 
 
 def environment() -> dict:

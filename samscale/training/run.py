@@ -36,7 +36,7 @@ def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[
     """
     machine = ready(config)
     view = view or progress.choose()
-    with folder.opened(config, workdir) as path:
+    with folder.opened(config, workdir) as (path, lease):
         if folder.is_done(path):
             final = read(path)[-1]
             view.say(f"done before: {path}")
@@ -45,9 +45,10 @@ def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[
             tracker = track.TRACKERS[config.track](path, config)
             stack.callback(tracker.close)
             stack.callback(view.stop)
-            loop = _Run(config, machine, path, view, tracker)
+            loop = _Run(config, machine, path, lease, view, tracker)
             stack.callback(loop.record.close)
             final = loop.to_the_end()
+        lease.check()
         folder.finish(path)
         return final
 
@@ -55,8 +56,8 @@ def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[
 class _Run:
     """The loop of ``train`` over chunks of steps, with what it has to remember between them."""
 
-    def __init__(self, config: Config, machine: Compiled, path, view, tracker):
-        self.config, self.machine, self.path = config, machine, path
+    def __init__(self, config: Config, machine: Compiled, path, lease, view, tracker):
+        self.config, self.machine, self.path, self.lease = config, machine, path, lease
         self.view, self.tracker = view, tracker
         self.knobs = Knobs.of(config)
         view.start(str(path), machine.program.num_steps)
@@ -117,6 +118,7 @@ class _Run:
         elapsed = time.perf_counter() - begin
         self.step += count
         self.seconds += elapsed
+        self.lease.progress()
         for sums in self.sums.values():
             for name, values in infos.items():  # in order, so that chunks leave no trace
                 sums[name] = float(np.cumsum([sums[name], *values], dtype=np.float64)[-1])
@@ -155,6 +157,7 @@ class _Run:
         self.view.update(self.step, row)
 
     def _write(self, row):
+        self.lease.check()
         self.record.write(row)
         numbers = {k: v for k, v in row.items() if k not in ("kind", "step")}
         self.tracker.log(row["step"], numbers)
@@ -186,6 +189,7 @@ class _Run:
         if now or least == 0 or since >= max(least, 20 * self.save_cost):
             begin = time.perf_counter()
             tree = {"state": self.state, **self.sums, "seconds": self.seconds}
+            self.lease.check()
             checkpoint.save(self.path, jax.device_get(tree))
             self.last_save = time.perf_counter()
             self.save_cost = self.last_save - begin

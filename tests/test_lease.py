@@ -1,0 +1,132 @@
+"""A run folder has one owner: on one machine at once, on several within a lease."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from runs import TINY, rows
+from samscale.study import execute
+from samscale.training import lease, progress, record, run
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Makes this process a machine of a given name, which sees no other machine's locks."""
+
+    def be(name, locks=None):
+        monkeypatch.setattr(lease, "_machine", lambda: name)
+        monkeypatch.setattr(lease, "_lock", lambda file, kind: locks)
+
+    return be
+
+
+def age(path, seconds):
+    """Lets the newest lease look as if it had been renewed so long ago."""
+    file = path / f"{lease.LEASE}{lease._newest(path)}"
+    then = file.stat().st_mtime - seconds
+    os.utime(file, (then, then))
+
+
+def test_a_second_process_of_the_machine_is_refused_and_a_dead_one_is_replaced_at_once(tmp_path):
+    with lease.held(tmp_path) as first:
+        assert lease.is_alive(tmp_path)
+        with pytest.raises(BlockingIOError, match="another process is training this run"):
+            lease.held(tmp_path).__enter__()
+        first.check()
+    assert not lease.is_alive(tmp_path)
+    (tmp_path / f"{lease.LEASE}7").write_text((tmp_path / f"{lease.LEASE}1").read_text())
+    with lease.held(tmp_path) as second:  # not renewed for no time at all, but its lock is free
+        assert second.number == 8
+
+
+def test_another_machine_waits_for_the_lease_to_lapse(tmp_path, elsewhere):
+    elsewhere("a")
+    holding = lease.held(tmp_path)
+    first = holding.__enter__()
+    elsewhere("b", locks=True)  # as where locks do not reach beyond a machine
+    assert lease.is_alive(tmp_path)
+    with pytest.raises(BlockingIOError):
+        lease.held(tmp_path).__enter__()
+    age(tmp_path, lease.SECONDS + 1)
+    assert not lease.is_alive(tmp_path)
+    with lease.held(tmp_path) as second:
+        second.check()
+        with pytest.raises(BlockingIOError, match="taken this run over"):
+            first.check()
+    holding.__exit__(None, None, None)
+
+
+def test_a_lease_that_was_given_back_is_free_at_once_for_every_machine(tmp_path, elsewhere):
+    elsewhere("a")
+    with lease.held(tmp_path):
+        pass
+    elsewhere("b")
+    with lease.held(tmp_path):
+        pass
+
+
+def test_of_many_that_want_a_lapsed_lease_one_has_it(tmp_path, elsewhere):
+    elsewhere("a")
+    with lease.held(tmp_path):
+        age(tmp_path, lease.SECONDS + 1)
+        elsewhere("b")
+        start, won = threading.Barrier(8), []
+
+        def want():
+            start.wait()
+            try:
+                won.append(lease.held(tmp_path))
+                won[-1].__enter__()
+            except BlockingIOError:
+                won.pop()
+
+        threads = [threading.Thread(target=want) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert lease._newest(tmp_path) == 2
+        for entered in won:
+            entered.__exit__(None, None, None)
+
+
+def test_an_owner_that_lives_renews_and_one_that_is_stuck_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "SECONDS", 0.2)
+    with lease.held(tmp_path) as ours:
+        time.sleep(0.5)
+        assert not lease._has_lapsed(tmp_path, 1)
+        monkeypatch.setattr(lease, "STUCK_SECONDS", 0.0)  # as if no step had ended for long
+        time.sleep(0.5)
+        assert lease._has_lapsed(tmp_path, 1)
+        monkeypatch.setattr(lease, "STUCK_SECONDS", 60.0)
+        ours.progress()
+        time.sleep(0.2)
+        assert not lease._has_lapsed(tmp_path, 1)
+
+
+def test_a_run_taken_over_is_busy_for_its_old_owner_and_ends_with_the_bits_of_one_alone(
+    tmp_path, elsewhere
+):
+    """The first owner sleeps in mid-run, wakes when the second is done, and writes nothing."""
+    run.train(TINY, tmp_path / "alone", progress.Silent())
+    path = tmp_path / "w" / TINY.run_id
+    elsewhere("a")
+    slept = []
+
+    class Sleeps(progress.Silent):
+        def update(self, step, metrics):
+            if step >= 6 and not slept:
+                slept.append(step)
+                age(path, lease.SECONDS + 1)
+                elsewhere("b")
+                second = execute.run_cell(TINY, tmp_path / "w")
+                assert second.status == "done"
+                slept.append((path / record.NAME).read_bytes())
+
+    elsewhere("a")
+    with pytest.raises(BlockingIOError, match="taken this run over"):
+        run.train(TINY, tmp_path / "w", Sleeps())
+    assert (path / record.NAME).read_bytes() == slept[1]
+    assert rows(path) == rows(tmp_path / "alone" / TINY.run_id)
