@@ -175,8 +175,8 @@ class Config:
 
     @property
     def program_id(self) -> str:
-        """Equal for configs that one program serves; a task of one's own may look at all."""
-        return self._digest(lambda knob: bool(self.task) or not knob["swept"])
+        """Equal for configs that one program serves."""
+        return self._digest(lambda knob: not knob["swept"])
 
     def _digest(self, wanted) -> str:
         names = [f.name for f in dataclasses.fields(self) if wanted(f.metadata)]

@@ -184,7 +184,32 @@ def _of_the_user(config: Config) -> Task:
         raise ValueError(f"{law} ({error})") from error
     if not callable(make):
         raise ValueError(f"{law}, not {type(make).__name__}")
-    task = make(config)
+    try:
+        task = make(_Unswept(config))
+    except Exception as error:  # of the user's code: whatever it is, in one sentence
+        words = " ".join(str(error).split())
+        raise ValueError(f"task={config.task!r}: {type(error).__name__}: {words}") from error
     if not isinstance(task, Task):
         raise ValueError(f"{law}, not {type(task).__name__}")
+    for name in ("train", "validation", "test"):
+        lengths = {key: len(array) for key, array in getattr(task, name).items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(
+                f"task={config.task!r}: the arrays of {name} must have one length, not {lengths}"
+            )
     return task
+
+
+class _Unswept:
+    """A config as a task may read it: runs that differ in what is swept share one task."""
+
+    def __init__(self, config: Config):
+        self._config = config
+
+    def __getattr__(self, name):
+        field = Config.__dataclass_fields__.get(name)
+        if field is not None and field.metadata["swept"]:
+            raise ValueError(
+                f"config.{name} is not for a task to read: runs that differ in it share one task"
+            )
+        return getattr(self._config, name)

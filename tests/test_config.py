@@ -241,13 +241,6 @@ def test_a_program_serves_other_values_of_the_swept_knobs_and_of_no_others(name)
     assert (turned(name).program_id == BASE.program_id) == FIELDS[name].metadata["swept"]
 
 
-@every
-def test_a_task_of_ones_own_may_look_at_all_knobs_so_its_program_serves_one_config(name):
-    own = {"task": "my.tasks:spirals"}
-    base, other = dataclasses.replace(BASE, **own), dataclasses.replace(turned(name), **own)
-    assert (other.program_id == base.program_id) == (name == "task")
-
-
 RELEASED = {
     "lr_scheduler": "step",
     "learning_rate": 0.1,

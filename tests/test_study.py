@@ -237,7 +237,7 @@ def test_a_killed_study_goes_on_and_loses_nothing(tmp_path, file):
 
 @pytest.mark.parametrize("executor", ["here", "processes"])
 def test_a_study_that_is_asked_to_stop_says_so_and_goes_on(tmp_path, file, executor):
-    longer = pathlib.Path(file).read_text().replace("num_epochs=2", "num_epochs=60")
+    longer = pathlib.Path(file).read_text().replace("num_epochs=2", "num_epochs=20")
     pathlib.Path(file).write_text(longer)  # else a busy machine may end it before the signal
     command = [sys.executable, "-c", "import sys; from samscale import cli; sys.exit(cli.main())"]
     command += ["study", file, f"--workdir={tmp_path / 'w'}", f"--executor={executor}"]

@@ -171,6 +171,20 @@ def nothing(config):
     return None
 
 
+def raises(config):
+    raise RuntimeError("\\nno such\\ncable")
+
+
+def reads(config):
+    return config.rho
+
+
+def ragged(config):
+    x = np.zeros(3)
+    good = {"x": x, "y": x}
+    return Task(good, good, {"x": x, "y": x[:2]}, None, None)
+
+
 number = 3
 """
 
@@ -194,6 +208,20 @@ def test_a_task_of_ones_own_is_found_in_the_current_directory_and_sees_the_confi
     same(task.train["x"], np.arange(4, dtype=np.float32))
     batch = {"x": np.ones(2)}
     assert task.augment(KEY, batch) is batch
+
+
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        ("raises", "RuntimeError: no such cable"),
+        ("reads", "ValueError: config.rho is not for a task to read"),
+        ("ragged", "the arrays of test must have one length, not {'x': 3, 'y': 2}"),
+    ],
+)
+def test_what_goes_wrong_in_a_task_of_ones_own_is_one_sentence(own, function, words):
+    with pytest.raises(ValueError, match=re.escape(f"task='{own}:{function}': {words}")) as error:
+        tasks.build(Config(task=f"{own}:{function}"))
+    assert "\n" not in str(error.value)
 
 
 def test_a_task_of_ones_own_is_trained_like_any_other(own):

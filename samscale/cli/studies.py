@@ -159,6 +159,9 @@ def _run(chosen, name, args, execute, command):
     print(f"Report: {path}\nRun folders: {args.workdir}")
     if args.quick:
         print("--quick: too few epochs, seeds and radii to answer the question.")
+    if not (found.cells["status"] == "done").any():
+        return fail("every cell has failed: see the reasons above", 1)
+    return 0
 
 
 def _ready(chosen):

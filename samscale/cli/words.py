@@ -11,9 +11,9 @@ from samscale.errors import Diverged, Interrupted
 
 
 def guarded(action) -> int:
-    """The exit code of an action; what may happen to it becomes one sentence."""
+    """The exit code of an action, 0 where it gives none; what may happen to it, in a sentence."""
     try:
-        action()
+        return action() or 0
     except Diverged as error:
         return fail(error, 1)
     except Interrupted as error:
@@ -22,7 +22,6 @@ def guarded(action) -> int:
         return fail(words(error), 1)
     except KeyboardInterrupt:
         return fail("stopped before there was anything to save", 130)
-    return 0
 
 
 @contextlib.contextmanager

@@ -44,8 +44,9 @@ def run_cell(config: Config, workdir) -> Outcome:
     except (Interrupted, OSError):
         raise
     except Exception as error:  # a cell's failure, whatever it is, is not the study's
-        reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
-        reason = reason.splitlines()[0][:500]
+        words = " ".join(str(error).split())
+        reason = words if isinstance(error, Diverged) else f"{type(error).__name__}: {words}"
+        reason = reason[:500]
         folder.fail(path, reason)
         return Outcome(config.run_id, FAILED, reason)
     return Outcome(config.run_id, DONE, seconds=row["seconds"])
