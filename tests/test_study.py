@@ -124,7 +124,7 @@ def test_a_study_is_read_back_as_it_was_written(tmp_path):
 
 
 def test_a_cell_of_a_study_is_the_run_alone(tmp_path):
-    conductor.conduct(tiny(), "s", tmp_path / "study", execute.here)
+    conductor.conduct(tiny(), "s", tmp_path / "study", execute.here())
     config = cells(tiny())[-1].config
     run.train(config, tmp_path / "alone")
     read = lambda place: [
@@ -135,12 +135,12 @@ def test_a_cell_of_a_study_is_the_run_alone(tmp_path):
 
 
 def test_what_is_done_is_kept_and_shared_between_studies(tmp_path, monkeypatch):
-    conductor.conduct(tiny(), "first", tmp_path, execute.here)
+    conductor.conduct(tiny(), "first", tmp_path, execute.here())
     trained = []
-    train = run.train
-    monkeypatch.setattr(run, "train", lambda c, *a: trained.append(c) or train(c, *a))
+    train = run.train_together
+    monkeypatch.setattr(run, "train_together", lambda c, *a: trained.extend(c) or train(c, *a))
     wider = tiny(size=scientific("num_neurons", [(4,), (8,), (12,)]))
-    conductor.conduct(wider, "second", tmp_path, execute.here)
+    conductor.conduct(wider, "second", tmp_path, execute.here())
     assert {c.num_neurons for c in trained} == {(12,)}
     lines = (tmp_path / "study-second" / "study.jsonl").read_text().splitlines()
     assert len(lines) == len(cells(wider))
@@ -152,7 +152,7 @@ def test_a_failed_cell_is_noted_and_stops_no_other(tmp_path):
         base=dataclasses.replace(BASE, loss="squared"),
         axes=tiny(rate=nuisance("learning_rate", [0.1, 1e9], only=["sgd"])).axes,
     )
-    conductor.conduct(study, "s", tmp_path, execute.here)
+    conductor.conduct(study, "s", tmp_path, execute.here())
     table = results.cells(study, tmp_path)
     failed = table[table["status"] == "failed"]
     assert (failed["learning_rate"] == 1e9).all()
@@ -164,7 +164,7 @@ def test_a_failed_cell_is_noted_and_stops_no_other(tmp_path):
 def test_labels_of_one_config_are_cells_of_one_run(tmp_path):
     same = {"dense": {}, "not pruned": {"pruner": "none"}}
     study = tiny(pruned=scientific("pruned", same), seed=repeated("seed", [0]))
-    conductor.conduct(study, "s", tmp_path, execute.here)
+    conductor.conduct(study, "s", tmp_path, execute.here())
     table = results.cells(study, tmp_path)
     assert len(table) == 2 * len(cells(tiny(seed=repeated("seed", [0]))))
     assert set(table["panel"]) == {"pruned=dense", "pruned=not pruned"}
@@ -176,7 +176,7 @@ def test_labels_of_one_config_are_cells_of_one_run(tmp_path):
 
 def test_the_table_of_cells_is_the_last_line_of_each_record(tmp_path):
     study = tiny(seed=repeated("seed", [0]))
-    conductor.conduct(study, "s", tmp_path, execute.here)
+    conductor.conduct(study, "s", tmp_path, execute.here())
     for row in results.cells(study, tmp_path).itertuples():
         final = record.read(tmp_path / row.run_id)[-1]
         assert final["validation_accuracy"] != final["test_accuracy"]
@@ -192,14 +192,14 @@ def test_a_cell_that_another_process_is_running_is_waited_for(tmp_path, monkeypa
         other.enter_context(folder.opened(held, tmp_path))
         assert execute.run_cell(held, tmp_path).status == "busy"
         monkeypatch.setattr(conductor.time, "sleep", lambda seconds: other.close())
-        conductor.conduct(study, "s", tmp_path, execute.here)
+        conductor.conduct(study, "s", tmp_path, execute.here())
     assert "waiting for cells that another process is running: 1" in capsys.readouterr().out
     assert set(results.cells(study, tmp_path)["status"]) == {"done"}
 
 
 def test_processes_do_what_this_process_does(tmp_path):
     study = tiny(seed=repeated("seed", [0]))
-    conductor.conduct(study, "s", tmp_path / "here", execute.here)
+    conductor.conduct(study, "s", tmp_path / "here", execute.here())
     conductor.conduct(study, "s", tmp_path / "there", workers.processes(2))
     here, there = (results.cells(study, tmp_path / p) for p in ("here", "there"))
     columns = ["run_id", "status", "select", "value"]

@@ -18,6 +18,9 @@ def study(argv) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
     parser.add_argument("--executor", default="here", help="here, processes, ray, slurm")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="at a time; 0: all")
+    parser.add_argument(
+        "--replicas", type=int, default=0, metavar="N", help="runs under vmap; 0: what is faster"
+    )
     parser.add_argument("--address", help="of a Ray cluster; default: auto")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the executor"
@@ -30,7 +33,7 @@ def study(argv) -> int:
             return _dry_run(chosen, args.workdir)
         from samscale.study import executors
 
-        execute = executors.choose(args.executor, args.workers, _options(args))
+        execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
         _ready(chosen)
     except ValueError as error:
         return fail(error, 2)

@@ -32,7 +32,7 @@ def train(argv) -> int:
         return fail(error, 2)
     except OSError as error:
         return fail(words(error), 1)
-    return guarded(lambda: run.train(config, workdir))
+    return guarded(lambda: run.train(config, workdir) and 0)
 
 
 def parse(argv) -> tuple[Config, str]:

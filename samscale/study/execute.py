@@ -1,16 +1,16 @@
-"""``run_cell(config, workdir) -> Outcome``: idempotent, and the same wherever it is executed.
+"""``run_cells(configs, workdir)``: idempotent, and the same wherever they are executed.
 
-A cell has one owner: the run folder's lock, which the system takes from a dead process. An executor
+A cell has one owner, by the lease of its run folder. An executor
 maps chunks of cells to outcomes; how it reaches its workers is its own business.
 """
 
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
-from samscale.training import folder, progress, run
+from samscale.training import folder, progress, replicas, run
 
 DONE, FAILED, BUSY = "done", "failed", "busy"
 
@@ -27,33 +27,69 @@ class Outcome(NamedTuple):
 Executor = Callable[[Iterable[list[Config]], pathlib.Path], Iterator[Outcome]]
 
 
-def run_cell(config: Config, workdir) -> Outcome:
-    """Train a cell, or find out what became of it before. Says failures instead of raising them.
+def run_cells(configs: Sequence[Config], workdir, replicas: int = 0) -> Iterator[Outcome]:
+    """Train cells of one program, or find out what became of them before.
 
-    Raises ``Interrupted`` (a signal), and ``OSError`` where the disk refuses: no cell's fault.
+    So many ``replicas`` at a time (0: as many as pay, ``replicas.best``), within the memory there
+    is. Says failures instead of raising them. Raises ``Interrupted`` (a signal), and ``OSError``
+    where the disk refuses: no cell's fault.
     """
-    path = pathlib.Path(workdir) / config.run_id
-    if folder.is_done(path):
-        return Outcome(config.run_id, DONE)
-    if reason := folder.failure(path):
-        return Outcome(config.run_id, FAILED, reason)
+    left = []
+    for config in configs:
+        path = pathlib.Path(workdir) / config.run_id
+        if folder.is_done(path):
+            yield Outcome(config.run_id, DONE)
+        elif reason := folder.failure(path):
+            yield Outcome(config.run_id, FAILED, reason)
+        else:
+            left.append(config)
+    while left:
+        size = 1 if len(left) == 1 else _replicas(left[0], replicas)
+        yield from _run(left[:size], workdir)
+        left = left[size:]
+
+
+def run_cell(config: Config, workdir) -> Outcome:
+    """``run_cells`` for one."""
+    (outcome,) = run_cells([config], workdir)
+    return outcome
+
+
+def _replicas(config, wanted):
     try:
-        row = run.train(config, workdir, progress.Silent())
-    except BlockingIOError:
-        return Outcome(config.run_id, BUSY)
+        return replicas.best(config, wanted)
+    except ValueError:  # whatever is wrong with it is said by its run
+        return 1
+
+
+def _run(configs, workdir):
+    try:
+        found = run.train_together(configs, workdir, progress.Silent())
     except (Interrupted, OSError):
         raise
     except Exception as error:  # a cell's failure, whatever it is, is not the study's
-        words = " ".join(str(error).split())
-        reason = words if isinstance(error, Diverged) else f"{type(error).__name__}: {words}"
-        reason = reason[:500]
-        folder.fail(path, reason)
-        return Outcome(config.run_id, FAILED, reason)
-    return Outcome(config.run_id, DONE, seconds=row["seconds"])
+        if len(configs) > 1:  # nor its neighbours'
+            return [outcome for config in configs for outcome in _run([config], workdir)]
+        found = [error]
+    return [_outcome(*pair, workdir) for pair in zip(configs, found, strict=True)]
 
 
-def here(chunks, workdir) -> Iterator[Outcome]:
-    """One cell after another, in this process."""
-    for chunk in chunks:
-        for config in chunk:
-            yield run_cell(config, workdir)
+def _outcome(config, found, workdir):
+    if isinstance(found, BlockingIOError):
+        return Outcome(config.run_id, BUSY)
+    if isinstance(found, Exception):
+        words = " ".join(str(found).split())
+        reason = words if isinstance(found, Diverged) else f"{type(found).__name__}: {words}"
+        folder.fail(pathlib.Path(workdir) / config.run_id, reason[:500])
+        return Outcome(config.run_id, FAILED, reason[:500])
+    return Outcome(config.run_id, DONE, seconds=found["seconds"])
+
+
+def here(replicas: int = 0) -> Executor:
+    """One program after another, in this process."""
+
+    def execute(chunks, workdir):
+        for chunk in chunks:
+            yield from run_cells(chunk, workdir, replicas)
+
+    return execute

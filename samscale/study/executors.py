@@ -8,10 +8,10 @@ from samscale.study.execute import here as in_turn
 from samscale.study.workers import processes
 
 
-def here(workers: int = 0) -> Executor:
+def here(workers: int = 0, replicas: int = 0) -> Executor:
     if workers:
         raise ValueError(f"workers={workers}: must be 0 for executor='here'")
-    return in_turn
+    return in_turn(replicas)
 
 
 def ray(workers: int = 0, **options) -> Executor:
@@ -29,12 +29,22 @@ def slurm(workers: int = 0, **options) -> Executor:
 EXECUTORS = {"here": here, "processes": processes, "ray": ray, "slurm": slurm}
 
 
-def choose(name: str, workers: int = 0, options: Mapping[str, str] | None = None) -> Executor:
+LOCAL = ("here", "processes")
+
+
+def choose(
+    name: str, workers: int = 0, replicas: int = 0, options: Mapping[str, str] | None = None
+) -> Executor:
     """Raises ``ValueError`` where there is no such executor, its package is not installed, or it
     has no such option."""
     make = choose_from("executor", name, EXECUTORS)
-    if workers < 0:
-        raise ValueError(f"workers={workers}: must be 0 or more")
-    if options and name in ("here", "processes"):
-        raise ValueError(f"option={next(iter(options))!r}: executor={name!r} has no options")
+    for field, number in (("workers", workers), ("replicas", replicas)):
+        if number < 0:
+            raise ValueError(f"{field}={number}: must be 0 or more")
+    if name in LOCAL:
+        if options:
+            raise ValueError(f"option={next(iter(options))!r}: executor={name!r} has no options")
+        return make(workers, replicas)
+    if replicas:
+        raise ValueError(f"replicas={replicas}: must be 0 for executor={name!r}")
     return make(workers, **(options or {}))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from samscale.config import Config, from_mapping
 from samscale.study import results
-from samscale.study.execute import BUSY, DONE, FAILED, Outcome, run_cell
+from samscale.study.execute import BUSY, DONE, FAILED, Outcome, run_cells
 from samscale.training import folder, lease
 
 QUEUED, RUNNING, ENDED = "queued", "running", "ended"
@@ -33,7 +33,7 @@ class State(NamedTuple):
 
 
 class Engine(Protocol):
-    """What starts processes elsewhere. A job works off a few cells, one after another."""
+    """What starts processes elsewhere. A job works off a few cells of one program."""
 
     chunk: int  # cells a job
 
@@ -52,8 +52,8 @@ class Engine(Protocol):
 
 def work(configs: Sequence[dict], workdir: str) -> None:
     """A job, on whatever machine: cells that are done, or alive elsewhere, are passed over."""
-    for config in configs:
-        run_cell(from_mapping(config), workdir)
+    for _ in run_cells([from_mapping(config) for config in configs], workdir):
+        pass
 
 
 def plain(configs: Sequence[Config]) -> list[dict]:

@@ -12,14 +12,14 @@ import threading
 
 from samscale.config import from_mapping
 from samscale.errors import Interrupted
-from samscale.study.execute import FAILED, Outcome, run_cell
+from samscale.study.execute import FAILED, Executor, Outcome, run_cells
 from samscale.training import compiled, folder
 
 ATTEMPTS = 2  # a cell whose process dies so often (of memory, say) has failed
 CHUNK = 8  # cells handed over at a time: few, so that all workers end together
 
 
-def processes(workers: int = 0):
+def processes(workers: int = 0, replicas: int = 0) -> Executor:
     """An executor of ``workers`` processes; 0: one for each GPU, else one for each core."""
     gpus = _gpus()
     workers = workers or len(gpus) or os.cpu_count() or 1
@@ -32,7 +32,8 @@ def processes(workers: int = 0):
             for i in range(0, len(chunk), CHUNK):
                 jobs.put(chunk[i : i + CHUNK])
             total += len(chunk)
-        team = [_Worker(i, workers, gpus, workdir, jobs, outcomes) for i in range(workers)]
+        at = workers, gpus, replicas, workdir, jobs, outcomes
+        team = [_Worker(i, *at) for i in range(workers)]
         try:
             for _ in range(total):
                 outcome = outcomes.get()
@@ -49,8 +50,8 @@ def processes(workers: int = 0):
 class _Worker:
     """A thread that feeds a process, and replaces it when it dies."""
 
-    def __init__(self, index, workers, gpus, workdir, jobs, outcomes):
-        self.index, self.workers, self.gpus = index, workers, gpus
+    def __init__(self, index, workers, gpus, replicas, workdir, jobs, outcomes):
+        self.index, self.workers, self.gpus, self.replicas = index, workers, gpus, replicas
         self.workdir, self.jobs, self.outcomes = workdir, jobs, outcomes
         self.process, self.stopped = None, False
         self.thread = threading.Thread(target=self._work, daemon=True)
@@ -70,9 +71,7 @@ class _Worker:
                     chunk = self.jobs.get_nowait()
                 except queue.Empty:
                     break
-                for config in chunk:
-                    if not self.stopped:
-                        self._run(config)
+                self._run(chunk)
         except Exception as error:  # shown by whoever waits for outcomes
             self.outcomes.put(error)
         finally:
@@ -89,36 +88,43 @@ class _Worker:
         self.process = None
         return code
 
-    def _run(self, config):
-        code = None
-        for _ in range(ATTEMPTS):
-            if self.stopped:
-                return
+    def _run(self, chunk):
+        left, deaths = list(chunk), 0
+        while left and not self.stopped:
             if self.process is None:
                 self.process = self._start()
-            answer = self._ask(config)
-            if self.stopped:
-                return
-            if "error" in answer:
-                raise OSError(answer["error"])
-            if answer:
+            for answer in self._ask(left, alone=deaths > 0):  # so that it is clear who dies
+                if "error" in answer:
+                    raise OSError(answer["error"])
                 self.outcomes.put(Outcome(**answer))
-                return
-            code = self._end()
+                left = [config for config in left if config.run_id != answer["run_id"]]
+                deaths = 0
+            if left and not self.stopped:
+                code, deaths = self._end(), deaths + 1
+                if deaths == ATTEMPTS:
+                    self._give_up(left.pop(0), code)
+                    deaths = 0
+
+    def _give_up(self, config, code):
         reason = f"its process died {ATTEMPTS} times, last with code {code}"
         reason += " (killed: out of memory?)" if code == -9 else ""
         folder.fail(pathlib.Path(self.workdir) / config.run_id, reason)
         self.outcomes.put(Outcome(config.run_id, FAILED, reason))
 
-    def _ask(self, config):
-        """Its outcome; nothing where the process died."""
+    def _ask(self, configs, alone):
+        """Outcomes as they come; fewer than asked for where the process dies."""
+        replicas = 1 if alone else self.replicas
+        cells = [dataclasses.asdict(config) for config in configs]
         try:
-            self.process.stdin.write(json.dumps(dataclasses.asdict(config)) + "\n")
+            self.process.stdin.write(json.dumps({"cells": cells, "replicas": replicas}) + "\n")
             self.process.stdin.flush()
         except OSError:
-            return {}
-        line = self.process.stdout.readline()
-        return json.loads(line) if line.endswith("\n") else {}
+            return
+        for _ in configs:
+            line = self.process.stdout.readline()
+            if not line.endswith("\n"):
+                return
+            yield json.loads(line)
 
     def _start(self):
         environment = dict(os.environ)
@@ -148,18 +154,20 @@ def _gpus():
 
 
 def serve(workdir) -> int:
-    """Configs from stdin, outcomes to stdout, a line each; a signal saves and ends."""
+    """Jobs from stdin, a line each; outcomes to stdout, a line each. A signal saves and ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a task prints does not mix with the answers
     compiled.keep_programs()
+    answer = lambda content: print(json.dumps(content), file=answers, flush=True)
     for line in sys.stdin:
+        job = json.loads(line)
         try:
-            answer = run_cell(from_mapping(json.loads(line)), workdir)._asdict()
+            for outcome in run_cells(map(from_mapping, job["cells"]), workdir, job["replicas"]):
+                answer(outcome._asdict())
         except Interrupted as stop:
             return 128 + stop.signum
         except OSError as error:
-            answer = {"error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
+            answer({"error": str(error)})
     return 0
 
 

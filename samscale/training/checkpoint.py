@@ -33,3 +33,14 @@ def restore(folder, like: Any) -> Any:
         raise OSError(
             f"{path}: damaged, or of another version; move it away to begin the run again ({error})"
         ) from error
+
+
+def step(folder) -> int:
+    """The step that the saved state stands at; 0 where nothing, or nothing whole, was saved."""
+    path = pathlib.Path(folder) / NAME
+    if not path.exists():
+        return 0
+    try:
+        return int(serialization.msgpack_restore(path.read_bytes())["state"]["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0  # ``restore`` says what is wrong

@@ -5,11 +5,11 @@ import os
 import pathlib
 
 import jax
+import numpy as np
 
 from samscale import tasks
 from samscale.config import Config
 from samscale.training import feed, program
-from samscale.training.summary import host_means
 
 
 class Compiled:
@@ -32,22 +32,54 @@ class Compiled:
             num_batches=config.steps_per_eval,
             cache=config.cache,
         )
+        self._replicated: Replicated | None = None
         self.splits = {"validation": batches(task.validation), "test": batches(task.test)}
 
-    def means(self, state) -> dict[str, float]:
-        """``validation_loss``, ``test_accuracy``, ...; a split without examples says nothing."""
+    def totals(self, state):
+        """Sums over ``validation`` and ``test``, on the host; an empty split is left out."""
         totals = {}
         for split, stacks in self.splits.items():
             total = None
             for stack in stacks:
                 total = self.evaluate(state.params, state.stats, stack, total)
             totals[split] = total  # not waited for: the splits are evaluated back to back
-        return {
-            f"{split}_{name}": value
-            for split, total in totals.items()
-            if total is not None
-            for name, value in host_means(jax.device_get(total)).items()
-        }
+        return jax.device_get({split: t for split, t in totals.items() if t is not None})
+
+    def stack(self, trees):
+        """What belongs to the runs of a loop, one tree each, as its functions take it."""
+        (tree,) = trees
+        return tree
+
+    def row(self, tree, i):
+        """What belongs to run ``i``."""
+        return tree
+
+    def replicated(self) -> "Replicated":
+        """The same functions, mapped over a leading axis of runs; kept."""
+        if self._replicated is None:
+            self._replicated = Replicated(self)
+        return self._replicated
+
+
+class Replicated(Compiled):
+    """``Compiled`` for several runs at once: their numbers, orders and states along axis 0."""
+
+    def __init__(self, one: Compiled):
+        p = one.program
+        self.task, self.program, self.feed, self.splits = one.task, p, one.feed, one.splits
+        self.init = jax.jit(jax.vmap(p.init, (0, None, 0)))
+        self.order = jax.jit(jax.vmap(p.order, (0, None)))
+        axes = (0, None, 0, None, None, 0)
+        self.advance = jax.jit(jax.vmap(p.advance, axes), donate_argnums=0)
+        begin = jax.vmap(p.evaluate, (0, 0, None))
+        add = jax.vmap(p.evaluate, (0, 0, None, 0))
+        self.evaluate = jax.jit(lambda *at: begin(*at[:3]) if at[3] is None else add(*at))
+
+    def stack(self, trees):
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+    def row(self, tree, i):
+        return jax.tree.map(lambda a: np.asarray(a)[i], tree)
 
 
 _COMPILED: dict[str, Compiled] = {}

@@ -22,11 +22,11 @@ class Window(NamedTuple):
 
 
 def resident(examples):
-    """``feed(order, first) -> Window``, from a copy on the device."""
+    """``feed(order, first) -> Window``, from a copy on the device; order: (..., steps, batch)."""
     on_device = jax.device_put(dict(examples))
 
     def feed(order, first):
-        return Window(on_device, order, first, len(order) - first)
+        return Window(on_device, order, first, order.shape[-2] - first)
 
     return feed
 

@@ -1,20 +1,23 @@
-"""One run on disk: resume, train, evaluate, report. The only training module that has a clock."""
+"""One run, from nothing or from where it stopped to the end; or replicas of it in lockstep.
+
+The only training module that has a clock.
+"""
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from samscale import pruning
 from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
 from samscale.training import checkpoint, folder, progress, signals, track
 from samscale.training.compiled import Compiled, compiled
-from samscale.training.record import Record, read
+from samscale.training.lane import Lane
+from samscale.training.record import read
 from samscale.training.step import Knobs
-from samscale.training.summary import last_line, summary, train_means
+from samscale.training.summary import last_line, train_means
 
 CHUNK_SECONDS = 1.0  # the host looks up so often: for signals, progress and checkpoints
 TIMED = ("seconds", "examples_per_second")  # what may differ between two equal runs
@@ -31,59 +34,88 @@ def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[
     """Train one run in ``workdir/run_id``, or go on with it; return its last line of metrics.
 
     A run that was killed at any instant and started again ends with the same bits as one that was
-    not. Raises ``ValueError`` (config or data; nothing is written), ``OSError`` (disk),
-    ``Diverged``, ``Interrupted``.
+    not. Raises ``ValueError`` (config or data; nothing is written), ``OSError`` (disk; a
+    ``BlockingIOError`` where another process is at it), ``Diverged``, ``Interrupted``.
     """
-    machine = ready(config)
+    (found,) = train_together([config], workdir, view)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def train_together(
+    configs: Sequence[Config], workdir, view: progress.Silent | None = None
+) -> list[dict[str, Any] | Exception]:
+    """The same for configs of one program, as replicas under ``vmap``: a last line or error each.
+
+    A replica that diverges, or that another process is at, stops no other. Sums inside a product
+    may be taken in another order, so the last bits may differ from those of a run alone. Runs that
+    were stopped after different steps, and streamed data, are trained in turn. ``seconds`` of a
+    replica are its share. Raises as ``train`` does what concerns them all.
+    """
+    machine = ready(configs[0])
     view = view or progress.choose()
-    with folder.opened(config, workdir) as (path, lease):
-        if folder.is_done(path):
-            final = read(path)[-1]
-            view.say(f"done before: {path}")
-            return final
-        with contextlib.ExitStack() as stack:
+    found: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        lanes = []
+        for config in configs:
+            try:
+                path, lease = stack.enter_context(folder.opened(config, workdir))
+            except BlockingIOError as error:
+                found[config.run_id] = error
+                continue
+            if folder.is_done(path):
+                found[config.run_id] = read(path)[-1]
+                view.say(f"done before: {path}")
+                continue
             tracker = track.TRACKERS[config.track](path, config)
-            stack.callback(tracker.close)
-            stack.callback(view.stop)
-            loop = _Run(config, machine, path, lease, view, tracker)
-            stack.callback(loop.record.close)
-            final = loop.to_the_end()
-        lease.check()
-        folder.finish(path)
-        return final
+            lanes.append(Lane(config, path, lease, tracker, machine.task))
+            stack.callback(lanes[-1].close)
+        stack.callback(view.stop)
+        for group in _groups(lanes):
+            _Loop(machine.replicated() if len(group) > 1 else machine, group, view).to_the_end()
+    found |= {lane.config.run_id: lane.error or lane.final for lane in lanes}
+    return [found[config.run_id] for config in configs]
 
 
-class _Run:
-    """The loop of ``train`` over chunks of steps, with what it has to remember between them."""
+def _groups(lanes):
+    """Those that can go in lockstep: they stand at the same step, and their data are resident."""
+    if len(lanes) < 2 or not lanes[0].config.cache:
+        return [[lane] for lane in lanes]
+    groups: dict[int, list[Lane]] = {}
+    for lane in lanes:
+        groups.setdefault(checkpoint.step(lane.path), []).append(lane)
+    return list(groups.values())
 
-    def __init__(self, config: Config, machine: Compiled, path, lease, view, tracker):
-        self.config, self.machine, self.path, self.lease = config, machine, path, lease
-        self.view, self.tracker = view, tracker
-        self.knobs = Knobs.of(config)
-        view.start(str(path), machine.program.num_steps)
+
+class _Loop:
+    """Chunks of steps of one run, or of replicas that stand at the same step."""
+
+    def __init__(self, machine, lanes: list[Lane], view):
+        self.machine, self.lanes, self.view = machine, lanes, view
+        self.config = lanes[0].config
+        title = str(lanes[0].path) if len(lanes) == 1 else f"{len(lanes)} replicas"
+        view.start(title, machine.program.num_steps)
+        self.knobs = machine.stack([Knobs.of(lane.config) for lane in lanes])
         self.epoch, self.order = 0, machine.order(self.knobs, 0)
         window = machine.feed(self.order, 0)
         state = machine.init(self.knobs, window.examples, window.order)
         nothing = (window.examples, window.order, 0, 0, self.knobs)
         state, infos = machine.advance(state, *nothing)  # compiles, and shows what steps report
-        zeros = dict.fromkeys(infos, 0.0)
-        saved = {"state": state, "epoch": zeros, "interval": dict(zeros), "seconds": 0.0}
-        saved = checkpoint.restore(path, saved)
-        self.state = jax.device_put(saved["state"])
-        self.sums = {"epoch": saved["epoch"], "interval": saved["interval"]}
-        self.seconds = saved["seconds"]  # of this epoch, spent by earlier processes
-        self.step = int(self.state.step)
-        self.record = Record(path, self.step)
+        states = [lane.restore(machine.row(state, i), infos) for i, lane in enumerate(lanes)]
+        self.state = jax.device_put(machine.stack(states))
+        self.step = lanes[0].step
         self.last_save = time.perf_counter()
         self.save_cost = 0.0
         self.chunk = 1  # grows until it takes a second
         if self.step:
             view.say(f"going on from step {self.step}")
 
-    def to_the_end(self) -> dict[str, Any]:
+    def to_the_end(self) -> None:
+        """Leaves ``final`` or ``error`` in every lane. Raises ``Interrupted``, ``OSError``."""
         num_steps, per_epoch = self.machine.program.num_steps, self.machine.program.steps_per_epoch
         with signals.collected() as asked:
-            while self.step < num_steps:
+            while self.step < num_steps and self._going():
                 epoch, first = divmod(self.step, per_epoch)
                 if epoch != self.epoch:
                     self.epoch, self.order = epoch, self.machine.order(self.knobs, epoch)
@@ -91,13 +123,28 @@ class _Run:
                 if self.step % per_epoch == 0 or self.step == num_steps:
                     self._report_epoch(per_epoch)
                 self._save(now=bool(asked) or self.step == num_steps)
-                if asked and self.step < num_steps:
+                if asked and self.step < num_steps and self._going():
                     raise Interrupted(
-                        f"stopped at step {self.step} of {num_steps}, saved; "
-                        f"the same command goes on from there ({self.path})",
+                        f"stopped at step {self.step} of {num_steps}, saved; the same command "
+                        f"goes on from there ({self.lanes[0].path.parent})",
                         asked[0],
                     )
-        return self._finish()
+        self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i)))
+        self.view.stop()
+        for lane in self._going():
+            self.view.say(last_line(lane.final, lane.task.monitor))
+
+    def _going(self):
+        return [lane for lane in self.lanes if lane.error is None]
+
+    def _each(self, act):
+        """``act(i, lane)`` wherever a run goes on; what ends one is kept as its error."""
+        for i, lane in enumerate(self.lanes):
+            if lane.error is None:
+                try:
+                    act(i, lane)
+                except (Diverged, BlockingIOError) as error:
+                    lane.error = error
 
     def _count(self, num_steps, per_epoch):
         """Steps until something is due: an epoch's end, a line of metrics, or the next look-up."""
@@ -113,100 +160,40 @@ class _Run:
         self.state, infos = self.machine.advance(
             self.state, window.examples, window.order, window.first, count, self.knobs
         )
-        infos = {name: np.asarray(values)[:count] for name, values in infos.items()}
-        self._check_finite(infos)
+        infos = jax.device_get(infos)
         elapsed = time.perf_counter() - begin
+        share = elapsed / len(self.lanes)
+
+        def absorb(i, lane):
+            own = {name: v[:count] for name, v in self.machine.row(infos, i).items()}
+            lane.absorb(own, count, share)
+            self._show(own, count, share)
+
         self.step += count
-        self.seconds += elapsed
-        self.lease.progress()
-        for sums in self.sums.values():
-            for name, values in infos.items():  # in order, so that chunks leave no trace
-                sums[name] = float(np.cumsum([sums[name], *values], dtype=np.float64)[-1])
-        self.view.update(self.step, self._live(infos, count, elapsed))
+        self._each(absorb)
         self.chunk = max(1, min(2 * self.chunk, int(CHUNK_SECONDS * count / elapsed)))
-        every = self.config.log_every_steps
-        if every > 0 and self.step % every == 0:
-            self._write({"kind": "steps", "step": self.step, **self._means("interval")})
 
-    def _live(self, infos, count, elapsed):
+    def _show(self, infos, count, seconds):
         now = train_means({name: float(values.sum()) for name, values in infos.items()})
-        speed = count * self.config.batch_size / elapsed
+        speed = count * self.config.batch_size / seconds
         epoch = (self.step - 1) // self.machine.program.steps_per_epoch + 1
-        return {"epoch": epoch, **now, "examples_per_second": speed}
-
-    def _means(self, period):
-        """Means since the period began, which ends here."""
-        sums = self.sums[period]
-        self.sums[period] = dict.fromkeys(sums, 0.0)
-        return train_means(sums)
+        self.view.update(self.step, {"epoch": epoch, **now, "examples_per_second": speed})
 
     def _report_epoch(self, per_epoch):
-        steps = (self.step - 1) % per_epoch + 1
-        speed = steps * self.config.batch_size / self.seconds
-        row = {
-            "kind": "epoch",
-            "step": self.step,
-            "epoch": -(-self.step // per_epoch),
-            **self._means("epoch"),
-            **self.machine.means(self.state),
-            "seconds": round(self.seconds, 4),
-            "examples_per_second": round(speed, 1),
-        }
-        self.seconds = 0.0
-        self._write(row)
-        self.view.update(self.step, row)
+        totals = self.machine.totals(self.state)
 
-    def _write(self, row):
-        self.lease.check()
-        self.record.write(row)
-        numbers = {k: v for k, v in row.items() if k not in ("kind", "step")}
-        self.tracker.log(row["step"], numbers)
+        def report(i, lane):
+            row = lane.report_epoch(per_epoch, self.machine.row(totals, i))
+            self.view.update(self.step, row)
 
-    def _check_finite(self, infos):
-        losses = infos["loss"] / np.where(infos["count"] > 0, infos["count"], 1)
-        good = np.isfinite(losses) & np.isfinite(infos["grad_norm"])
-        if good.all():
-            return
-        bad = int(np.argmin(good))
-        finite = losses[:bad][-1:] if bad else self._last_losses()
-        last = f"{finite[-1]:.6g}" if len(finite) else "none"
-        where = self.step + bad + 1
-        self._write({"kind": "diverged", "step": where})
-        raise Diverged(
-            f"the loss or its gradient is not finite at step {where} (last finite loss: {last}); "
-            f"the last good checkpoint is kept ({self.path})"
-        )
-
-    def _last_losses(self):
-        sums = self.sums["epoch"]
-        if sums["count"]:
-            return [sums["loss"] / sums["count"]]
-        return [row["train_loss"] for row in self.record.rows if "train_loss" in row]
+        self._each(report)
 
     def _save(self, now=False):
         """Every ``checkpoint_seconds``, if that takes no more than 5 % of the time; 0: always."""
         least, since = self.config.checkpoint_seconds, time.perf_counter() - self.last_save
         if now or least == 0 or since >= max(least, 20 * self.save_cost):
             begin = time.perf_counter()
-            tree = {"state": self.state, **self.sums, "seconds": self.seconds}
-            self.lease.check()
-            checkpoint.save(self.path, jax.device_get(tree))
+            state = jax.device_get(self.state)
+            self._each(lambda i, lane: lane.save(self.machine.row(state, i)))
             self.last_save = time.perf_counter()
             self.save_cost = self.last_save - begin
-
-    def _finish(self):
-        epochs = [row for row in self.record.rows if row["kind"] == "epoch"]
-        params = jax.tree.leaves(self.state.params)
-        row = {
-            **epochs[-1],
-            "kind": "final",
-            **summary(epochs, self.machine.task),
-            "num_params": sum(w.size for w in params),
-            "sparsity": float(pruning.sparsity(self.state.mask)),
-            "seconds": round(sum(row["seconds"] for row in epochs), 4),
-        }
-        if self.record.rows[-1]["kind"] != "final":
-            self._write(row)
-        self.view.stop()
-        self.view.say(last_line(row, self.machine.task.monitor))
-        return row

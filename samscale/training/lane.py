@@ -1,0 +1,130 @@
+"""The host's side of one run: what it has seen, writes down and saves. ``run`` has the loop."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from samscale import pruning
+from samscale.config import Config
+from samscale.errors import Diverged
+from samscale.tasks import Task
+from samscale.training import checkpoint, folder
+from samscale.training.record import Record
+from samscale.training.summary import host_means, summary, train_means
+
+
+class Lane:
+    """A run between its folder and a loop that it may share with replicas."""
+
+    def __init__(self, config: Config, path, lease, tracker, task: Task):
+        self.config, self.path, self.lease = config, path, lease
+        self.tracker, self.task = tracker, task
+        self.error: Exception | None = None  # why it cannot go on
+        self.final: dict[str, Any] = {}
+
+    def restore(self, state, infos):
+        """The state to go on from. ``infos``: what steps report, by name."""
+        zeros = dict.fromkeys(infos, 0.0)
+        saved = {"state": state, "epoch": zeros, "interval": dict(zeros), "seconds": 0.0}
+        saved = checkpoint.restore(self.path, saved)
+        self.sums = {"epoch": saved["epoch"], "interval": saved["interval"]}
+        self.seconds = saved["seconds"]  # of this epoch, spent by earlier processes
+        self.step = int(saved["state"].step)
+        self.record = Record(self.path, self.step)
+        return saved["state"]
+
+    def absorb(self, infos, count, seconds) -> None:
+        """What ``count`` steps report. Raises ``Diverged``."""
+        self._check_finite(infos)
+        self.step += count
+        self.seconds += seconds
+        self.lease.progress()
+        for sums in self.sums.values():
+            for name, values in infos.items():  # in order, so that chunks leave no trace
+                sums[name] = float(np.cumsum([sums[name], *values], dtype=np.float64)[-1])
+        every = self.config.log_every_steps
+        if every > 0 and self.step % every == 0:
+            self._write({"kind": "steps", "step": self.step, **self._means("interval")})
+
+    def report_epoch(self, per_epoch, totals) -> dict[str, Any]:
+        """``totals``: sums over the splits that were evaluated, by name."""
+        steps = (self.step - 1) % per_epoch + 1
+        speed = steps * self.config.batch_size / self.seconds
+        evaluated = {
+            f"{split}_{name}": value
+            for split, sums in totals.items()
+            for name, value in host_means(sums).items()
+        }
+        row = {
+            "kind": "epoch",
+            "step": self.step,
+            "epoch": -(-self.step // per_epoch),
+            **self._means("epoch"),
+            **evaluated,
+            "seconds": round(self.seconds, 4),
+            "examples_per_second": round(speed, 1),
+        }
+        self.seconds = 0.0
+        self._write(row)
+        return row
+
+    def save(self, state) -> None:
+        self.lease.check()
+        checkpoint.save(self.path, {"state": state, **self.sums, "seconds": self.seconds})
+
+    def finish(self, state) -> None:
+        """The last line, and the last act."""
+        epochs = [row for row in self.record.rows if row["kind"] == "epoch"]
+        params = jax.tree.leaves(state.params)
+        self.final = {
+            **epochs[-1],
+            "kind": "final",
+            **summary(epochs, self.task),
+            "num_params": sum(w.size for w in params),
+            "sparsity": float(pruning.sparsity(state.mask)),
+            "seconds": round(sum(row["seconds"] for row in epochs), 4),
+        }
+        if self.record.rows[-1]["kind"] != "final":
+            self._write(self.final)
+        self.lease.check()
+
+    def close(self) -> None:
+        if hasattr(self, "record"):
+            self.record.close()
+        self.tracker.close()
+        if self.final and self.error is None:
+            folder.finish(self.path)
+
+    def _means(self, period):
+        """Means since the period began, which ends here."""
+        sums = self.sums[period]
+        self.sums[period] = dict.fromkeys(sums, 0.0)
+        return train_means(sums)
+
+    def _write(self, row):
+        self.lease.check()
+        self.record.write(row)
+        numbers = {k: v for k, v in row.items() if k not in ("kind", "step")}
+        self.tracker.log(row["step"], numbers)
+
+    def _check_finite(self, infos):
+        losses = infos["loss"] / np.where(infos["count"] > 0, infos["count"], 1)
+        good = np.isfinite(losses) & np.isfinite(infos["grad_norm"])
+        if good.all():
+            return
+        bad = int(np.argmin(good))
+        finite = losses[:bad][-1:] if bad else self._last_losses()
+        last = f"{finite[-1]:.6g}" if len(finite) else "none"
+        where = self.step + bad + 1
+        self._write({"kind": "diverged", "step": where})
+        raise Diverged(
+            f"the loss or its gradient is not finite at step {where} (last finite loss: {last}); "
+            f"the last good checkpoint is kept ({self.path})"
+        )
+
+    def _last_losses(self):
+        sums = self.sums["epoch"]
+        if sums["count"]:
+            return [sums["loss"] / sums["count"]]
+        return [row["train_loss"] for row in self.record.rows if "train_loss" in row]
