@@ -52,7 +52,7 @@ def _memory(machine, config):
     window = machine.feed(machine.order(knobs, 0), 0)
     state = machine.init(knobs, window.examples, window.order)
     arguments = (state, window.examples, window.order, 0, 1, knobs)
-    analysis = machine.advance.lower(*arguments).compile().memory_analysis()
+    analysis = machine.advance.jitted.lower(*arguments).compile().memory_analysis()
     size = sum(w.nbytes for w in jax.tree.leaves(state.params))
     return analysis.temp_size_in_bytes, size
 

@@ -173,7 +173,7 @@ def test_sam_keeps_one_copy_of_the_parameters_and_no_maps_of_its_first_pass():
         window = machine.feed(machine.order(knobs, 0), 0)
         state = machine.init(knobs, window.examples, window.order)
         arguments = (state, window.examples, window.order, 0, 1, knobs)
-        analysis = machine.advance.lower(*arguments).compile().memory_analysis()
+        analysis = machine.advance.jitted.lower(*arguments).compile().memory_analysis()
         return analysis.temp_size_in_bytes, sum(w.nbytes for w in jax.tree.leaves(state.params))
 
     (sgd, size), (sam, _) = memory("sgd"), memory("sam")

@@ -12,6 +12,23 @@ from samscale.config import Config
 from samscale.training import feed, program
 
 
+class Loop:
+    """``Program.advance``, compiled at its first call, for arguments of those shapes."""
+
+    def __init__(self, advance):
+        self.jitted = jax.jit(advance, donate_argnums=0)
+        self.memory = 0  # bytes: arguments, results that are not among them, and temporaries
+        self._compiled = None
+
+    def __call__(self, *args):
+        if self._compiled is None:
+            self._compiled = self.jitted.lower(*args).compile()
+            if (m := self._compiled.memory_analysis()) is not None:
+                new = m.output_size_in_bytes - m.alias_size_in_bytes
+                self.memory = m.argument_size_in_bytes + m.temp_size_in_bytes + new
+        return self._compiled(*args)
+
+
 class Compiled:
     """Jitted functions of ``Program``, and the splits of the task where they are needed."""
 
@@ -20,7 +37,7 @@ class Compiled:
         self.program = p = program.build(config, task)
         self.init = jax.jit(p.init)
         self.order = jax.jit(p.order)
-        self.advance = jax.jit(p.advance, donate_argnums=0)
+        self.advance = Loop(p.advance)
         self.evaluate = jax.jit(p.evaluate)
         if config.cache:
             self.feed = feed.resident(task.train)
@@ -70,7 +87,7 @@ class Replicated(Compiled):
         self.init = jax.jit(jax.vmap(p.init, (0, None, 0)))
         self.order = jax.jit(jax.vmap(p.order, (0, None)))
         axes = (0, None, 0, None, None, 0)
-        self.advance = jax.jit(jax.vmap(p.advance, axes), donate_argnums=0)
+        self.advance = Loop(jax.vmap(p.advance, axes))
         begin = jax.vmap(p.evaluate, (0, 0, None))
         add = jax.vmap(p.evaluate, (0, 0, None, 0))
         self.evaluate = jax.jit(lambda *at: begin(*at[:3]) if at[3] is None else add(*at))

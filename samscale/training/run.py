@@ -20,7 +20,7 @@ from samscale.training.step import Knobs
 from samscale.training.summary import last_line, train_means
 
 CHUNK_SECONDS = 1.0  # the host looks up so often: for signals, progress and checkpoints
-TIMED = ("seconds", "examples_per_second")  # what may differ between two equal runs
+TIMED = ("seconds", "examples_per_second", "memory")  # what may differ between equal runs
 
 
 def ready(config: Config) -> Compiled:
@@ -50,8 +50,8 @@ def train_together(
 
     A replica that diverges, or that another process is at, stops no other. Sums inside a product
     may be taken in another order, so the last bits may differ from those of a run alone. Runs that
-    were stopped after different steps, and streamed data, are trained in turn. ``seconds`` of a
-    replica are its share. Raises as ``train`` does what concerns them all.
+    were stopped after different steps, and streamed data, are trained in turn. ``seconds`` and
+    ``memory`` of a replica are its share. Raises as ``train`` does what concerns them all.
     """
     machine = ready(configs[0])
     view = view or progress.choose()
@@ -129,7 +129,8 @@ class _Loop:
                         f"goes on from there ({self.lanes[0].path.parent})",
                         asked[0],
                     )
-        self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i)))
+        memory = self.machine.advance.memory // len(self.lanes)
+        self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i), memory))
         self.view.stop()
         for lane in self._going():
             self.view.say(last_line(lane.final, lane.task.monitor))
