@@ -20,7 +20,7 @@ bench: $(STAMP)
 
 lock:
 	uv pip compile --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-		--extra parquet --extra test --extra track pyproject.toml -o requirements.txt
+		--extra parquet --extra ray --extra slurm --extra test --extra track pyproject.toml -o requirements.txt
 
 $(STAMP):
 	$(PY) -m venv $(VENV)

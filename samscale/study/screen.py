@@ -13,8 +13,8 @@ MOST_FAILED = 10  # failed cells that are listed
 def show(found) -> None:
     """The gain at every size, the answer, the warnings, and the cells that failed."""
     console, design, analysis = Console(), found.design, found.analysis
-    scale = 100 if design.metric == "accuracy" else 1
-    unit = " %" if design.metric == "accuracy" else ""
+    percent = design.metric == "accuracy"
+    scale, digits, unit = (100, 2, " %") if percent else (1, 4, "")
     table = Table(title=found.study.question)
     for name in (
         "",
@@ -36,14 +36,14 @@ def show(found) -> None:
         own = mine[(*at, row["method"])]
         where = ", ".join(f"{n} {own[n]:g}" for n in design.nuisance if own[n] == own[n])
         half = (row["high"] - row["low"]) / 2
-        interval = f" ± {scale * half:.2f}" if half == half else ""
+        interval = f" ± {scale * half:.{digits}f}" if half == half else ""
         table.add_row(
             " ".join(filter(None, at)),
-            f"{row['x']:,.0f}",
-            f"{scale * base[at]['mean']:.2f}" if at in base else "",
+            _short(row["x"]),
+            f"{scale * base[at]['mean']:.{digits}f}" if at in base else "",
             f"{row['method']} {where}".strip(),
-            f"{scale * own['mean']:.2f}",
-            f"{scale * row['mean']:+.2f}{interval}",
+            f"{scale * own['mean']:.{digits}f}",
+            f"{scale * row['mean']:+.{digits}f}{interval}",
             str(row["n"]),
         )
     console.print(table)
@@ -55,6 +55,11 @@ def show(found) -> None:
     if len(failed) > MOST_FAILED:
         console.print(f"... and {len(failed) - MOST_FAILED} more failed cells")
     console.print(analysis.answer, markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(x):
+    """A number of parameters, or of whatever the abscissa is."""
+    return f"{x:,.0f}" if float(x).is_integer() else f"{x:.3g}"
 
 
 def show_plan(groups) -> None:
