@@ -1,6 +1,9 @@
 """A run folder has one owner: on one machine at once, on several within a lease."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,47 +13,52 @@ from runs import TINY, rows
 from samscale.study import execute
 from samscale.training import lease, progress, record, run
 
+HOLD = """
+import os, pathlib, sys
+from samscale.training import lease
+holding = lease.held(pathlib.Path(sys.argv[1]))
+holding.__enter__()
+os.kill(os.getpid(), 9)
+"""
+
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """Makes this process a machine of a given name, which sees no other machine's locks."""
-
-    def be(name, locks=None):
-        monkeypatch.setattr(lease, "_machine", lambda: name)
-        monkeypatch.setattr(lease, "_lock", lambda file, kind: locks)
-
-    return be
+    """Makes this process a machine of a given name, which sees no other machine's processes."""
+    return lambda name: monkeypatch.setattr(lease, "_machine", lambda: name)
 
 
 def age(path, seconds):
     """Lets the newest lease look as if it had been renewed so long ago."""
-    file = path / f"{lease.LEASE}{lease._newest(path)}"
+    file = path / f"{lease.LEASE}{lease.newest(path)}"
     then = file.stat().st_mtime - seconds
     os.utime(file, (then, then))
 
 
 def test_a_second_process_of_the_machine_is_refused_and_a_dead_one_is_replaced_at_once(tmp_path):
     with lease.held(tmp_path) as first:
-        assert lease.is_alive(tmp_path)
+        assert lease.state(tmp_path) == lease.ALIVE
         with pytest.raises(BlockingIOError, match="another process is training this run"):
             lease.held(tmp_path).__enter__()
         first.check()
-    assert not lease.is_alive(tmp_path)
-    (tmp_path / f"{lease.LEASE}7").write_text((tmp_path / f"{lease.LEASE}1").read_text())
-    with lease.held(tmp_path) as second:  # not renewed for no time at all, but its lock is free
-        assert second.number == 8
+    assert lease.state(tmp_path) == lease.FREE
+    dead = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], check=False)
+    assert dead.returncode == -9
+    assert lease.newest(tmp_path) == 2  # renewed this moment, and not given back
+    with lease.held(tmp_path) as third:
+        assert third.number == 3
 
 
 def test_another_machine_waits_for_the_lease_to_lapse(tmp_path, elsewhere):
     elsewhere("a")
     holding = lease.held(tmp_path)
     first = holding.__enter__()
-    elsewhere("b", locks=True)  # as where locks do not reach beyond a machine
-    assert lease.is_alive(tmp_path)
+    elsewhere("b")
+    assert lease.state(tmp_path) == lease.ALIVE
     with pytest.raises(BlockingIOError):
         lease.held(tmp_path).__enter__()
     age(tmp_path, lease.SECONDS + 1)
-    assert not lease.is_alive(tmp_path)
+    assert lease.state(tmp_path) == lease.LOST
     with lease.held(tmp_path) as second:
         second.check()
         with pytest.raises(BlockingIOError, match="taken this run over"):
@@ -65,6 +73,27 @@ def test_a_lease_that_was_given_back_is_free_at_once_for_every_machine(tmp_path,
     elsewhere("b")
     with lease.held(tmp_path):
         pass
+
+
+def test_a_later_process_of_the_same_number_is_not_the_owner(tmp_path):
+    with lease.held(tmp_path):
+        file = tmp_path / f"{lease.LEASE}1"
+        owner = json.loads(file.read_text())
+        assert owner["started"]
+        file.write_text(json.dumps({**owner, "started": "1"}))
+        assert lease.state(tmp_path) == lease.LOST
+
+
+def test_an_owner_that_sleeps_on_this_machine_loses_its_lease_too(tmp_path):
+    with lease.held(tmp_path) as sleeping:
+        age(tmp_path, lease.SECONDS + 1)
+        with lease.held(tmp_path) as second:
+            second.check()
+            assert lease.state(tmp_path) == lease.ALIVE
+            with pytest.raises(BlockingIOError):
+                lease.held(tmp_path).__enter__()
+            with pytest.raises(BlockingIOError):
+                sleeping.check()
 
 
 def test_of_many_that_want_a_lapsed_lease_one_has_it(tmp_path, elsewhere):
@@ -87,7 +116,7 @@ def test_of_many_that_want_a_lapsed_lease_one_has_it(tmp_path, elsewhere):
             thread.start()
         for thread in threads:
             thread.join()
-        assert lease._newest(tmp_path) == 2
+        assert lease.newest(tmp_path) == 2
         for entered in won:
             entered.__exit__(None, None, None)
 
@@ -96,14 +125,14 @@ def test_an_owner_that_lives_renews_and_one_that_is_stuck_does_not(tmp_path, mon
     monkeypatch.setattr(lease, "SECONDS", 0.2)
     with lease.held(tmp_path) as ours:
         time.sleep(0.5)
-        assert not lease._has_lapsed(tmp_path, 1)
+        assert lease.state(tmp_path) == lease.ALIVE
         monkeypatch.setattr(lease, "STUCK_SECONDS", 0.0)  # as if no step had ended for long
         time.sleep(0.5)
-        assert lease._has_lapsed(tmp_path, 1)
+        assert lease.state(tmp_path) == lease.LOST
         monkeypatch.setattr(lease, "STUCK_SECONDS", 60.0)
         ours.progress()
         time.sleep(0.2)
-        assert not lease._has_lapsed(tmp_path, 1)
+        assert lease.state(tmp_path) == lease.ALIVE
 
 
 def test_a_run_taken_over_is_busy_for_its_old_owner_and_ends_with_the_bits_of_one_alone(

@@ -36,7 +36,7 @@ class Engine:
             if fate == "vanishes":
                 path = workdir / chunk[0].run_id
                 path.mkdir(parents=True, exist_ok=True)
-                number = lease._newest(path) + 1
+                number = lease.newest(path) + 1
                 (path / f"{lease.LEASE}{number}").write_text(json.dumps({"machine": "other"}))
             handles.append([fate, 0])
         return handles
@@ -81,7 +81,7 @@ def test_every_cell_is_done_once_whatever_becomes_of_the_first_job(tmp_path, fat
         kinds = [row["kind"] for row in record.read(tmp_path / config.run_id)]
         assert kinds == ["epoch", "final"]
     assert engine.cancelled == ([] if fate == "works" else [fate])
-    again = [] if fate == "works" else [[0], [1]]
+    again = {"works": [], "forgets": [[0, 1]]}.get(fate, [[0], [1]])  # apart: one may be to blame
     assert sorted(engine.submitted) == sorted([[0, 1], [2, 3], *again])
 
 
@@ -96,6 +96,65 @@ def test_a_cell_that_its_process_dies_of_has_failed_at_last_and_its_neighbours_h
     assert found.pop(CELLS[0].run_id).reason == "its process was lost 3 times, last: boom"
     assert {o.status for o in found.values()} == {"done"}
     assert folder.failure(tmp_path / CELLS[0].run_id)
+
+
+def test_a_job_that_gave_its_cell_back_and_queues_again_is_left_alone(tmp_path):
+    """As a preempted one does; also while the queue's answer is old, and says that it runs."""
+
+    class Preempted(Engine):
+        looks = 0
+
+        def submit(self, chunks, workdir):
+            with lease.held(folder_of(chunks[0][0], workdir)):
+                pass
+            return super().submit(chunks, workdir)
+
+        def states(self, jobs):
+            self.looks += bool(jobs)
+            if self.looks == 6:
+                remote.work(remote.plain(CELLS[:1]), tmp_path)
+            return [State(RUNNING if self.looks < 3 else QUEUED) for _ in jobs]
+
+    engine = Preempted("forgets")
+    outcomes(engine, tmp_path, CELLS[:1])
+    assert engine.submitted == [[0]]
+    assert engine.cancelled == []
+
+
+def folder_of(config, workdir):
+    path = workdir / config.run_id
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def test_a_cell_that_gets_on_between_deaths_may_die_often(tmp_path, monkeypatch):
+    steps = iter(range(100))
+    monkeypatch.setattr(remote.checkpoint, "step", lambda path: next(steps))
+    engine = Engine(*["dies"] * 5)
+    assert {o.status for o in outcomes(engine, tmp_path, CELLS[:1]).values()} == {"done"}
+    assert len(engine.submitted) == 6
+
+
+def test_a_job_may_take_its_time_between_two_cells(tmp_path, monkeypatch):
+    """The first is done; the second compiles for longer than a lease lasts, but not for ever."""
+
+    class Slow(Engine):
+        def states(self, jobs):
+            if jobs and not lease.newest(tmp_path / CELLS[1].run_id) and self.looks(3):
+                remote.work(remote.plain(CELLS[1:2]), tmp_path)
+            return [State(RUNNING) for _ in jobs]
+
+        def looks(self, enough):
+            self.seen = getattr(self, "seen", 0) + 1
+            return self.seen > enough
+
+    monkeypatch.setattr(lease, "SECONDS", 0.0)
+    monkeypatch.setattr(remote, "START_SECONDS", 5.0)
+    engine = Slow("forgets")
+    remote.work(remote.plain(CELLS[:1]), tmp_path)
+    assert {o.status for o in outcomes(engine, tmp_path, CELLS[:2]).values()} == {"done"}
+    assert engine.submitted == [[1]]
+    assert engine.cancelled == []
 
 
 def test_a_cell_that_never_had_its_turn_waits_for_it_for_ever(tmp_path):

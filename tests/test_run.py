@@ -15,7 +15,7 @@ from samscale.training.step import Knobs
 
 
 def test_a_run_folder_holds_config_environment_record_checkpoint_and_done(whole):
-    names = {path.name for path in whole.iterdir()} - {".lock", ".lease-1"}
+    names = {path.name for path in whole.iterdir()} - {".clock", ".lease-1"}
     assert names == {
         "config.json",
         "environment.json",

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, Protocol
 from samscale.config import Config, from_mapping
 from samscale.study import results
 from samscale.study.execute import BUSY, DONE, FAILED, Outcome, run_cells
-from samscale.training import folder, lease
+from samscale.training import checkpoint, folder, lease
 
 QUEUED, RUNNING, ENDED = "queued", "running", "ended"
-ATTEMPTS = 3  # a cell that has lost so many processes has failed
+ATTEMPTS = 3  # a cell that has lost so many processes at one step has failed
 START_SECONDS = float(os.environ.get("SAMSCALE_START_SECONDS", 600))  # until a first lease
 POLL_SECONDS = 0.2
 
@@ -65,8 +65,8 @@ def plain(configs: Sequence[Config]) -> list[dict]:
 class _Job:
     handle: Any
     cells: list[Config]
+    before: dict[str, int]  # the newest lease of each cell when it was submitted
     since: float  # when one of its cells was last seen alive, or it was submitted or queued
-    started: bool = False
 
 
 def supervise(engine: Engine, chunks, workdir) -> Iterator[Outcome]:
@@ -79,7 +79,7 @@ def supervise(engine: Engine, chunks, workdir) -> Iterator[Outcome]:
     for chunk in chunks:
         waiting.extend(chunk[i : i + engine.chunk] for i in range(0, len(chunk), engine.chunk))
     jobs: list[_Job] = []
-    lost: collections.Counter = collections.Counter()
+    lost: dict[str, tuple[int, int]] = {}  # run_id -> the step it stood at, deaths there
     try:
         while waiting or jobs:
             yield from _submit(engine, waiting, jobs, workdir)
@@ -100,16 +100,17 @@ def _submit(engine, waiting, jobs, workdir):
         for config in waiting.popleft():
             if outcome := _outcome(config, workdir):
                 yield outcome
-            elif lease.is_alive(workdir / config.run_id):
+            elif lease.state(workdir / config.run_id) == lease.ALIVE:
                 yield Outcome(config.run_id, BUSY)
             else:
                 left.append(config)
         if left:
             chunks.append(left)
     if chunks:
+        before = {c.run_id: lease.newest(workdir / c.run_id) for chunk in chunks for c in chunk}
         now = time.monotonic()
         handles = engine.submit(chunks, workdir)
-        jobs += [_Job(h, cells, now) for h, cells in zip(handles, chunks, strict=True)]
+        jobs += [_Job(h, cells, before, now) for h, cells in zip(handles, chunks, strict=True)]
 
 
 def _look(engine, waiting, jobs, lost, workdir):
@@ -123,32 +124,46 @@ def _look(engine, waiting, jobs, lost, workdir):
             else:
                 left.append(config)
         job.cells = left
-        alive = [c for c in left if lease.is_alive(workdir / c.run_id)]
+        found = {c.run_id: lease.state(workdir / c.run_id) for c in left}
+        alive = lease.ALIVE in found.values()
+        dead = [c for c in left if found[c.run_id] == lease.LOST and _is_of(job, c, workdir)]
+        if any(_outcome(c, workdir) for c in dead):
+            continue  # it has ended this moment: the next look tells
         if alive or state.name == QUEUED:
-            job.since, job.started = now, job.started or bool(alive)
-        patience = lease.SECONDS if job.started else START_SECONDS
+            job.since, dead = now, []
         ended = state.name == ENDED and not alive
-        if left and not ended and now - job.since < patience:
+        if left and not ended and not dead and now - job.since < START_SECONDS:
             continue
         jobs.remove(job)
         if left:
             engine.cancel(job.handle)
-            died = job.started or ended  # else it never came to its turn: nobody's fault
-            yield from _again(left, state.error, died, waiting, lost, workdir)
+            # Else it never came to its turn: nobody's fault.
+            died = (dead or left)[0] if dead or ended else None
+            yield from _again(left, died, state.error, waiting, lost, workdir)
 
 
-def _again(cells, error, died, waiting, lost, workdir):
-    """The first cell is the one that its process died of; after some deaths it has failed."""
-    first, *rest = cells
-    lost[first.run_id] += died
-    if lost[first.run_id] >= ATTEMPTS:
-        reason = f"its process was lost {ATTEMPTS} times" + (f", last: {error}" if error else "")
-        folder.fail(workdir / first.run_id, reason)
-        yield Outcome(first.run_id, FAILED, reason)
-    else:
-        waiting.append([first])
-    if rest:
-        waiting.append(rest)
+def _is_of(job, config, workdir):
+    """Whether the cell's lease was taken since the job was submitted, so not by an earlier one."""
+    return lease.newest(workdir / config.run_id) > job.before[config.run_id]
+
+
+def _again(cells, died, error, waiting, lost, workdir):
+    """Hands cells in again; one that its processes die of, without any progress, has failed."""
+    others = [config for config in cells if config is not died]
+    if others:
+        waiting.appendleft(others)
+    if died is None:
+        return
+    path = workdir / died.run_id
+    at, deaths = lost.get(died.run_id, (0, 0))
+    step = checkpoint.step(path)
+    lost[died.run_id] = step, 1 + (deaths if step == at else 0)
+    if lost[died.run_id][1] < ATTEMPTS:
+        waiting.appendleft([died])
+        return
+    reason = f"its process was lost {ATTEMPTS} times" + (f", last: {error}" if error else "")
+    folder.fail(path, reason)
+    yield Outcome(died.run_id, FAILED, reason)
 
 
 def _outcome(config, workdir):

@@ -21,7 +21,7 @@ def lines(workdir):
             found = results.outcome(path)
             kind = found["status"]
             if kind == results.UNFINISHED:
-                kind = "running" if lease.is_alive(path) else "left"
+                kind = "running" if lease.state(path) == lease.ALIVE else "left"
             counts[kind] += 1
             if kind == "failed":
                 details.append(f"  failed   {path.name}: {found['reason']}")

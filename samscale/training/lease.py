@@ -1,15 +1,13 @@
 """Who may write into a run folder: one process, for as long as it shows that it lives.
 
-Processes of one machine exclude each other by the folder's lock, which the system takes from a dead
-process at once. Machines that share a file system may not see each other's locks, so the owner also
-holds a *lease*: a numbered file ``.lease-N`` whose time it renews. A lease that was not renewed for
-``SECONDS`` has lapsed, and whoever creates ``.lease-(N+1)`` first, which the file system lets one
-process do, has the folder. An owner that was only cut off or asleep sees the higher number before
-it writes again, and stops. All times are the file system's, so clocks need not agree.
+The owner holds a *lease*: a numbered file ``.lease-N`` whose time it renews. A lease that was not
+renewed for ``SECONDS``, or whose owner is a dead process of this machine, is lost; whoever creates
+``.lease-(N+1)`` first, which the file system lets one process do, has the folder. An owner that was
+only cut off or asleep sees the higher number before it writes again, and stops. No locks: file
+systems that machines share may not have them. Times are the file system's: clocks need not agree.
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
@@ -20,7 +18,8 @@ import time
 
 SECONDS = float(os.environ.get("SAMSCALE_LEASE_SECONDS", 60))  # without a sign of life
 STUCK_SECONDS = float(os.environ.get("SAMSCALE_STUCK_SECONDS", 1800))  # without a step: no life
-LOCK, LEASE = ".lock", ".lease-"
+LEASE, CLOCK = ".lease-", ".clock"
+FREE, ALIVE, LOST = "free", "alive", "lost"
 
 
 class Lease:
@@ -39,7 +38,7 @@ class Lease:
 
     def check(self) -> None:
         """Before every write. Raises ``BlockingIOError`` where somebody else has the folder."""
-        if _newest(self.path) != self.number:
+        if newest(self.path) != self.number:
             raise BlockingIOError(f"{self.path}: another process has taken this run over")
 
     def _renew(self):
@@ -57,53 +56,45 @@ class Lease:
 @contextlib.contextmanager
 def held(path: pathlib.Path):
     """The lease of a folder. Raises ``BlockingIOError`` where another process is at it."""
-    with (path / LOCK).open("w") as lock:
-        taken = BlockingIOError(f"{path}: another process is training this run")
-        locks = _lock(lock, fcntl.LOCK_EX)
-        if locks is False:
-            raise taken
-        number = _newest(path)
-        # Where locks work and this one is free, an owner on this machine is dead.
-        if number and not (locks and _is_ours(path, number)) and not _has_lapsed(path, number):
-            raise taken
-        try:
-            with (path / f"{LEASE}{number + 1}").open("x") as file:
-                json.dump({"machine": _machine(), "pid": os.getpid()}, file)
-        except FileExistsError as error:
-            raise taken from error
-        with contextlib.suppress(OSError):  # only the newest is looked at
-            (path / f"{LEASE}{number - 1}").unlink()
-        lease = Lease(path, number + 1)
-        try:
-            yield lease
-        finally:
-            lease.release()
-
-
-def is_alive(path) -> bool:
-    """Whether a process is at this run folder now, on whatever machine."""
-    path = pathlib.Path(path)
-    if not (number := _newest(path)):
-        return False
-    if _is_ours(path, number):
-        with contextlib.suppress(OSError), (path / LOCK).open("r") as lock:
-            return _lock(lock, fcntl.LOCK_SH) is False
-    return not _has_lapsed(path, number)
-
-
-def _lock(file, kind):
-    """True: locked; False: by somebody else; None: this file system has no locks."""
+    taken = BlockingIOError(f"{path}: another process is training this run")
+    number = newest(path)
+    if state(path) == ALIVE:
+        raise taken
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
+        with (path / f"{LEASE}{number + 1}").open("x") as file:
+            pid = os.getpid()
+            json.dump({"machine": _machine(), "pid": pid, "started": _started(pid)}, file)
+    except FileExistsError as error:
+        raise taken from error
+    with contextlib.suppress(OSError):  # only the newest is looked at
+        (path / f"{LEASE}{number - 1}").unlink()
+    lease = Lease(path, number + 1)
+    try:
+        yield lease
+    finally:
+        lease.release()
 
 
-def _newest(path) -> int:
-    """The highest number of a lease; 0 where there was none."""
+def state(path) -> str:
+    """FREE: never taken, or given back. ALIVE. LOST: its owner has died or is out of reach."""
+    path = pathlib.Path(path)
+    if not (number := newest(path)):
+        return FREE
+    file = path / f"{LEASE}{number}"
+    try:
+        renewed, text = file.stat().st_mtime, file.read_text()
+    except FileNotFoundError:  # a newer one has come meanwhile
+        return ALIVE
+    if renewed == 0:
+        return FREE
+    clock = path / CLOCK
+    clock.touch()  # what time is it where the files are?
+    late = clock.stat().st_mtime - renewed > SECONDS
+    return LOST if late or _owner_is_dead(text) else ALIVE
+
+
+def newest(path) -> int:
+    """The number of the folder's last lease; 0 where there was none."""
     try:
         names = os.listdir(path)
     except FileNotFoundError:
@@ -111,25 +102,42 @@ def _newest(path) -> int:
     return max((int(n.removeprefix(LEASE)) for n in names if n.startswith(LEASE)), default=0)
 
 
-def _has_lapsed(path, number) -> bool:
+def _owner_is_dead(text) -> bool:
+    """As far as this machine can know: not of processes elsewhere."""
     try:
-        renewed = (path / f"{LEASE}{number}").stat().st_mtime
-    except FileNotFoundError:  # a newer one has come meanwhile
+        owner = json.loads(text)
+    except ValueError:  # just being written
         return False
-    probe = path / LOCK
-    probe.touch()  # what time is it where the files are?
-    return probe.stat().st_mtime - renewed > SECONDS
+    return owner["machine"] == _machine() and not _lives(owner["pid"], owner["started"])
 
 
-def _is_ours(path, number) -> bool:
-    """Whether the owner is, or was, on this machine since it was started."""
+def _lives(pid: int, started: str) -> bool:
+    """Whether there is such a process, and not a later one of the same number."""
     try:
-        return json.loads((path / f"{LEASE}{number}").read_bytes())["machine"] == _machine()
-    except (OSError, ValueError):  # just being written
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        pass  # another user's
+    return not started or _started(pid) in ("", started)
+
+
+def _started(pid: int) -> str:
+    """When; "" where the system does not tell, "never" of a process that has ended."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return ""  # the processes of another name space
+        state, *fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "never" if state in "ZX" else fields[18]
 
 
 @functools.cache
 def _machine() -> str:
-    boot = pathlib.Path("/proc/sys/kernel/random/boot_id")
-    return socket.gethostname() + (f" {boot.read_text().strip()}" if boot.exists() else "")
+    """With the name space of its processes: containers number their own."""
+    found = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        found.append(pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        found.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(found)
