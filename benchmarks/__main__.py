@@ -6,10 +6,17 @@ python -m benchmarks mlp cost   # some
 
 import sys
 
-from benchmarks import cost, mlp, resnet, startup
+from benchmarks import cost, mlp, report, resnet, startup, study
 from samscale.training.compiled import keep_programs
 
-PARTS = {"mlp": mlp, "cost": cost, "startup": startup, "resnet": resnet}
+PARTS = {
+    "mlp": mlp,
+    "cost": cost,
+    "startup": startup,
+    "study": study,
+    "report": report,
+    "resnet": resnet,
+}
 
 
 def main(names):

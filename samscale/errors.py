@@ -5,8 +5,11 @@ class Diverged(FloatingPointError):
     """The loss or its gradient is not finite. The last good checkpoint is kept."""
 
 
-class Interrupted(Exception):
-    """A signal asked the run to stop; everything up to here is saved."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop; everything up to here is saved.
+
+    Raised wherever the signal arrives, so no library's ``except Exception`` may swallow it.
+    """
 
     def __init__(self, message: str, signum: int):
         super().__init__(message)

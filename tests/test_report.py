@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
+from samscale.study import results
 from samscale.study.analysis import Design, analyse
-from samscale.study.report import figure, frames
+from samscale.study.report import figure, frames, vega
 from samscale.study.report.figures import FORMATS, KINDS
 
 
@@ -165,6 +166,37 @@ def test_a_figure_of_nothing_says_so(tmp_path, kind):
 def test_curves_may_be_absent_altogether(tmp_path):
     page = built(tmp_path, simulated()[0], pd.DataFrame(columns=["run_id", "epoch"]))
     assert "training" not in data(page)["charts"]
+
+
+def test_curves_are_the_epochs_of_each_run_once(tmp_path):
+    """Also where lines of one run have names that those of another lack."""
+    lines = {
+        "a": [{"kind": "steps", "step": 1, "train_loss": 9.0}],
+        "b": [{"kind": "epoch", "step": 2, "epoch": 1, "train_loss": 3.0, "gap": 0.5}],
+    }
+    lines["a"] += [{"kind": "epoch", "step": 2, "epoch": e, "train_loss": e / 4} for e in (1, 2)]
+    for name, rows in lines.items():
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / name / "metrics.jsonl").write_text(text + '{"kind": "epo')
+    curves = results.curves(pd.DataFrame({"run_id": ["a", "b", "a", "not run"]}), tmp_path)
+    columns = ["run_id", "epoch", "train_loss", "gap"]
+    found = curves.sort_values(["run_id", "epoch"])[columns].astype(object)
+    wanted = [["a", 1, 0.25, None], ["a", 2, 0.5, None], ["b", 1, 3.0, 0.5]]
+    assert found.where(found.notna(), None).values.tolist() == wanted
+
+
+def test_the_script_of_the_charts_is_bundled_once_a_machine(tmp_path, monkeypatch):
+    made = []
+    bundle = lambda: made.append(1) or "let a = '</script>';"
+    monkeypatch.setattr("vl_convert.javascript_bundle", bundle)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scripts = [vega.script(), vega.script()]
+    assert scripts == ["let a = '<\\/script>';"] * 2
+    assert len(made) == 1
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert vega.script() == scripts[0]
 
 
 MAGIC = {"svg": b"<svg ", "png": b"\x89PNG\r\n", "pdf": b"%PDF-"}

@@ -258,6 +258,21 @@ def test_a_study_that_is_asked_to_stop_says_so_and_goes_on(tmp_path, file, execu
     assert len(written) == len(set(written)) == 16
 
 
+def test_a_signal_that_python_drops_stops_the_next_run(tmp_path):
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def train():
+        with words.stoppable():
+            Dropping()
+            run.train(dataclasses.replace(BASE, num_epochs=50), tmp_path, progress.Silent())
+
+    with pytest.raises(errors.Interrupted, match="saved; the same command goes on"):
+        train()
+    assert run.train(dataclasses.replace(BASE, num_epochs=50), tmp_path)["epoch"] == 50
+
+
 def test_absent_data_are_one_sentence_and_nothing_is_written(tmp_path, monkeypatch, capsys):
     def absent(config):
         raise FileNotFoundError(2, "No such file", "mnist")
@@ -319,10 +334,9 @@ def test_a_signal_in_the_last_step_of_a_run_reaches_the_study_and_nobody_else(tm
             if "test_accuracy" in values and values["epoch"] == BASE.num_epochs:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with words.stoppable() if listens else contextlib.nullcontext():
-        if listens:
-            with pytest.raises(errors.Interrupted, match="finished cells are kept"):
-                run.train(BASE, tmp_path, Late())
-        else:
+    if listens:
+        with pytest.raises(errors.Interrupted, match="finished cells are kept"), words.stoppable():
             run.train(BASE, tmp_path, Late())
+    else:
+        run.train(BASE, tmp_path, Late())
     assert run.train(BASE, tmp_path)["epoch"] == BASE.num_epochs

@@ -41,8 +41,12 @@ def study(argv) -> int:
         return fail(words(error), 1)
     name = _name_of(args)
     command = ["samscale", "study", *argv[1:]]
-    with stoppable():
-        return guarded(lambda: _run(chosen, name, args, execute, command))
+
+    def work():
+        with stoppable():
+            return _run(chosen, name, args, execute, command)
+
+    return guarded(work)
 
 
 def _changed(chosen, args):

@@ -9,6 +9,8 @@ import sys
 
 from samscale.errors import Diverged, Interrupted
 
+STOPPED = "stopped; finished cells are kept, and the same command goes on from there"
+
 
 def guarded(action) -> int:
     """The exit code of an action, 0 where it gives none; what may happen to it, in a sentence."""
@@ -27,16 +29,25 @@ def guarded(action) -> int:
 @contextlib.contextmanager
 def stoppable():
     """Ctrl-C and SIGTERM become ``Interrupted`` between runs; a run catches its own."""
+    from samscale.training.signals import heard
 
     def stop(signum, frame):
-        raise Interrupted(
-            "stopped; finished cells are kept, and the same command goes on from there", signum
-        )
+        heard.append(signum)
+        raise Interrupted(STOPPED, signum)
+
+    def unraisable(what):
+        if not isinstance(what.exc_value, Interrupted):
+            complain(what)
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    complain, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
         yield
+        if heard:  # and dropped
+            raise Interrupted(STOPPED, heard[0])
     finally:
+        heard.clear()
+        sys.unraisablehook = complain
         for signum, handler in before.items():
             signal.signal(signum, handler)
 

@@ -205,8 +205,9 @@ def cells(study: Study) -> list[Cell]:
                     raise ValueError(f"axes: {unknown_knob(name)}")
             found.append(Cell(labels, dataclasses.replace(study.base, **knobs)))
     programs = [cell.config.program_id for cell in found]
-    order = {program: i for i, program in reversed(list(enumerate(programs)))}
-    return sorted(found, key=lambda cell: order[cell.config.program_id])
+    first = {program: i for i, program in reversed(list(enumerate(programs)))}
+    order = sorted(range(len(found)), key=lambda i: first[programs[i]])
+    return [found[i] for i in order]
 
 
 def _labelled(name, values) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import pandas as pd
 from samscale.study import report, results, store
 from samscale.study.analysis import Analysis, Design, analyse
 from samscale.study.grid import FIXED, NUISANCE, Study
+from samscale.study.report import frames
 
 
 class Findings(NamedTuple):
@@ -39,7 +40,8 @@ def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
     """Write ``report.html``, figures and ``results.csv`` into the study's folder."""
     found = find(workdir, name)
     place = store.place(workdir, name)
-    curves = results.curves(found.cells, workdir)
+    study = frames.Study(found.cells, found.analysis, found.design, found.info)
+    curves = results.curves(frames.at_chosen(study), workdir)
     report.build(found.cells, curves, found.analysis, found.design, found.info, place)
     return found, place / "report.html"
 

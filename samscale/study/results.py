@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from samscale import sharpness
-from samscale.config import Config
 from samscale.study.grid import METHOD, NUISANCE, Study
 from samscale.study.grid import cells as grid_cells
 from samscale.training import folder, record
@@ -48,7 +46,8 @@ def cells(study: Study, workdir) -> pd.DataFrame:
     value = study.value or f"test_{study.metric}"
     rows = []
     for cell in grid_cells(study):
-        path = pathlib.Path(workdir) / cell.config.run_id
+        run_id = cell.config.run_id
+        path = pathlib.Path(workdir) / run_id
         found = outcome(path)
         rows.append(
             {
@@ -62,10 +61,10 @@ def cells(study: Study, workdir) -> pd.DataFrame:
                 "value": found.get(value, np.nan),
                 "status": "missing" if found["status"] == UNFINISHED else found["status"],
                 "reason": found["reason"],
-                "run_id": cell.config.run_id,
+                "run_id": run_id,
                 "num_params": found.get("num_params", np.nan),
                 "seconds": found.get("seconds", np.nan),
-                "gradients": found.get("step", np.nan) * passes(cell.config),
+                "gradients": found.get("gradients", np.nan),
                 "memory": found.get("memory", np.nan),
             }
         )
@@ -90,11 +89,6 @@ def curves(table: pd.DataFrame, workdir) -> pd.DataFrame:
     ]
     absent = pd.DataFrame(columns=["run_id", "epoch"])
     return pd.concat(tables or [absent], ignore_index=True).astype({"epoch": int})
-
-
-def passes(config: Config) -> int:
-    """Gradient evaluations a step."""
-    return 2 if config.optimizer in sharpness.PRESETS else 1
 
 
 def outcome(path) -> dict[str, Any]:

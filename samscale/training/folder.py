@@ -15,8 +15,6 @@ import subprocess
 import sys
 from importlib import metadata
 
-import jax
-
 from samscale.config import Config
 from samscale.training import lease
 from samscale.training.files import write_atomically
@@ -74,6 +72,8 @@ def forgive(folder) -> None:
 
 def environment() -> dict:
     """What a number may depend on besides the config."""
+    import jax  # here: whoever only reads folders does without
+
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

@@ -17,6 +17,7 @@ class Program(NamedTuple):
 
     steps_per_epoch: int
     num_steps: int
+    passes: int  # gradients a step
     init: Callable  # (knobs, examples, order) -> State
     order: Callable  # (knobs, epoch) -> (steps_per_epoch, batch_size) indices
     advance: Callable  # (state, examples, order, first, count, knobs) -> (State, infos)
@@ -60,7 +61,10 @@ def build(config: Config, task: Task) -> Program:
         start = jnp.zeros((), jnp.int32)
         return State(start, params, stats, opt_state, gradient.init(params), mask)
 
-    return Program(per_epoch, num_steps, init, order, make_advance(step), make_evaluate(task))
+    passes = 2 if config.optimizer in sharpness.PRESETS else 1
+    return Program(
+        per_epoch, num_steps, passes, init, order, make_advance(step), make_evaluate(task)
+    )
 
 
 def _check_choices(config: Config):

@@ -129,8 +129,8 @@ class _Loop:
                         f"goes on from there ({self.lanes[0].path.parent})",
                         asked[0],
                     )
-        memory = self.machine.advance.memory // len(self.lanes)
-        self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i), memory))
+        cost = self.machine.program.passes, self.machine.advance.memory // len(self.lanes)
+        self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i), *cost))
         self.view.stop()
         for lane in self._going():
             self.view.say(last_line(lane.final, lane.task.monitor))

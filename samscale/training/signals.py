@@ -4,6 +4,10 @@ import signal
 import threading
 from contextlib import contextmanager
 
+# Heard outside of runs. Python drops what a handler raises within a finalizer or a callback, so
+# the next run looks here, too.
+heard: list[int] = []
+
 
 @contextmanager
 def collected():
@@ -16,6 +20,7 @@ def collected():
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
+    asked += heard
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def note(signum, frame):

@@ -1,6 +1,5 @@
 """The page of a study: one file that opens without a network, beside its figures and its table."""
 
-import functools
 import html
 import importlib.resources
 import json
@@ -9,7 +8,7 @@ import re
 import string
 from typing import NamedTuple
 
-from samscale.study.report import charts, figures, frames, tables
+from samscale.study.report import charts, figures, frames, tables, vega
 from samscale.training.files import write_atomically
 
 
@@ -33,9 +32,8 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
         results: ``paper = {"gain" or a method: [(x, mean, sem), ...], "source": str}``, in the
         unit of ``value``. A study of several panels gives one such dictionary per panel.
 
-    Works at any time of a study; what cannot be drawn yet is left out. About 5 s for 1,000 runs
-    and 7 s for 10,000 of 100 epochs, on two cores. Raises ``OSError``
-    where ``out_dir`` cannot be written.
+    Works at any time of a study; what cannot be drawn yet is left out. The first page of a machine
+    takes 2 s longer (see ``vega``). Raises ``OSError`` where ``out_dir`` cannot be written.
     """
     study = frames.Study(cells, analysis, design, study_info)
     out_dir = pathlib.Path(out_dir)
@@ -68,7 +66,7 @@ def _page(study, specs):
         reproduce=tables.reproduce(info),
         style=_asset("page.css"),
         script=_asset("page.js"),
-        vega=_vega(),
+        vega=vega.script(),
         data=text,
     )
 
@@ -173,11 +171,3 @@ def _progress(cells):
 
 def _asset(name):
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _vega():
-    """Vega, Vega-Lite and Vega-Embed as one script, 0.9 MB: what the charts need to be alive."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
