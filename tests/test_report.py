@@ -11,7 +11,7 @@ import pytest
 from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
 from samscale.study import results
 from samscale.study.analysis import Design, analyse
-from samscale.study.report import figure, frames, vega
+from samscale.study.report import charts, figure, frames, vega
 from samscale.study.report.figures import FORMATS, KINDS
 
 
@@ -242,3 +242,12 @@ def test_several_nuisances_are_told_in_words_and_the_best_of_the_others_is_drawn
     assert "The best rho and learning_rate were chosen" in page
     best = frames.heatmap(frames.Study(cells, analyse(cells, design), design, INFO))
     assert best["value"].min() > 88
+
+
+@pytest.mark.parametrize("scale, kind", [(1.0, ".3~s"), (1e-6, ".3~g")])
+def test_small_numbers_have_no_thousandths_on_their_axis(scale, kind):
+    """0.772, not 772m; but 61k, not 61000."""
+    cells, _ = simulated()
+    cells = cells.assign(x=cells["x"] * scale)
+    chart = charts.gain(frames.Study(cells, analyse(cells, DESIGN), DESIGN, INFO))
+    assert f'"format": "{kind}"' in json.dumps(chart)

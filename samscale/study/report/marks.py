@@ -150,7 +150,8 @@ def _x(study, frame):
 
     design = study.design
     ticks = sorted({float(x) for x in frame.loc[frame["part"] != "paper", "x"]})
-    axis = {"format": ".3~s", "labelOverlap": True, "tickCount": 5}
+    kind = ".3~s" if ticks and ticks[-1] >= 1000 else ".3~g"  # not 772m for 0.772
+    axis = {"format": kind, "labelOverlap": True, "tickCount": 5}
     if 0 < len(ticks) <= 8:
         axis["values"] = list(significant(ticks))
     kind = {"type": "log"} if design.log_x else {"zero": False}

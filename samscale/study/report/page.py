@@ -77,7 +77,7 @@ def _sections(study, specs):
     radius, x = frames.axis(study.design), study.design.x_name
     small = " A dot is one seed; a point is their mean, its bar a 95 % interval."
     yield Section(
-        f"Does it pay more as {x} grow?",
+        f"Does it pay more with more {x}?",
         f"Above the dashed line, the method named first is better.{small} {words}",
         "gain",
         (tables.sentences(study.analysis.trends, study.analysis.answer), tables.gains(study)),
