@@ -7,6 +7,8 @@ import pytest
 from samscale import data, tasks
 from samscale.config import Config
 from samscale.data import synthetic
+from samscale.training import program
+from samscale.training.step import Knobs
 
 KEY = jax.random.key(0)
 SIGNAL = (1 - 1 / np.pi) / 2  # variance of relu(z), z ~ N(0, 1)
@@ -90,3 +92,16 @@ def test_what_numbers_and_vectors_cannot_have_is_refused(changes, words):
 
 def test_the_teacher_is_as_large_as_the_training_set():
     assert synthetic.NUM_TRAIN == synthetic.NUM_INPUTS * 200 + 200 + 200
+
+
+def test_init_scale_multiplies_kernels_and_nothing_else():
+    def params(**knobs):
+        config = Config(num_neurons=(4,), **knobs)
+        task = tasks.build(config)
+        p, numbers = program.build(config, task), Knobs.of(config)
+        return p.init(numbers, task.train, p.order(numbers, 0)).params
+
+    one, half = params(), params(init_scale=0.5)
+    for name, layer in one.items():
+        np.testing.assert_array_equal(half[name]["kernel"], 0.5 * layer["kernel"])
+        np.testing.assert_array_equal(half[name]["bias"], layer["bias"])

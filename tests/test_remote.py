@@ -121,6 +121,74 @@ def test_a_job_that_gave_its_cell_back_and_queues_again_is_left_alone(tmp_path):
     assert engine.cancelled == []
 
 
+LOST = json.dumps({"machine": "other"})  # of a lease that nobody renews
+
+
+def leave_lease(config, workdir):
+    path = folder_of(config, workdir)
+    file = path / f"{lease.LEASE}{lease.newest(path) + 1}"
+    file.write_text(LOST)
+    os.utime(file, (1, 1))
+
+
+def test_a_job_whose_node_died_is_left_in_the_queue_that_has_it_again(tmp_path):
+    class Requeued(Engine):
+        looks = 0
+
+        def states(self, jobs):
+            self.looks += bool(jobs)
+            if self.looks == 1:
+                leave_lease(CELLS[0], tmp_path)
+            if self.looks == 4:
+                remote.work(remote.plain(CELLS[:1]), tmp_path)
+            return [State(QUEUED) for _ in jobs]
+
+    engine = Requeued("queues")
+    assert outcomes(engine, tmp_path, CELLS[:1])[CELLS[0].run_id].status == "done"
+    assert engine.submitted == [[0]]
+    assert engine.cancelled == []
+
+
+def test_the_lease_that_an_earlier_job_lost_is_not_held_against_the_next(tmp_path, monkeypatch):
+    class Starting(Engine):
+        looks = 0
+
+        def states(self, jobs):
+            self.looks += bool(jobs)
+            if self.looks == 4:
+                remote.work(remote.plain(CELLS[:1]), tmp_path)
+            return [State(RUNNING) for _ in jobs]
+
+    monkeypatch.setattr(remote, "START_SECONDS", 60.0)
+    leave_lease(CELLS[0], tmp_path)
+    engine = Starting("forgets")
+    outcomes(engine, tmp_path, CELLS[:1])
+    assert engine.submitted == [[0]]
+    assert engine.cancelled == []
+
+
+def test_a_cell_that_ends_between_two_looks_at_it_is_not_taken_for_lost(tmp_path, monkeypatch):
+    looks = []
+
+    def late(config, workdir, tell=remote._outcome):
+        looks.append(config)
+        return None if len(looks) == 2 else tell(config, workdir)  # 1: before it is submitted
+
+    class Killed(Engine):
+        def submit(self, chunks, workdir):
+            handles = super().submit(chunks, workdir)
+            leave_lease(CELLS[0], workdir)
+            return handles
+
+        def states(self, jobs):
+            return [State(RUNNING) for _ in jobs]
+
+    monkeypatch.setattr(remote, "_outcome", late)
+    engine = Killed("works")
+    outcomes(engine, tmp_path, CELLS[:1])
+    assert engine.cancelled == []
+
+
 def folder_of(config, workdir):
     path = workdir / config.run_id
     path.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -51,6 +52,25 @@ def test_a_replica_is_the_run_alone(tmp_path, changes):
 def test_replicas_differ_where_their_numbers_do(tmp_path):
     together = run.train_together(RADII, tmp_path, VIEW())
     assert len({final["test_loss"] for final in together}) == len(RADII)
+
+
+def test_the_seconds_of_replicas_are_shares_of_those_that_passed(tmp_path):
+    configs = [dataclasses.replace(TINY, seed=seed, num_epochs=10) for seed in range(8)]
+    begin = time.perf_counter()
+    together = run.train_together(configs, tmp_path, VIEW())
+    assert sum(final["seconds"] for final in together) <= time.perf_counter() - begin
+    assert len({final["memory"] for final in together}) == 1
+
+
+def test_what_fails_for_all_is_tried_one_by_one(tmp_path, monkeypatch):
+    def train(configs, workdir, view, whole=run.train_together):
+        if len(configs) > 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return whole(configs, workdir, view)
+
+    monkeypatch.setattr(run, "train_together", train)
+    found = list(execute.run_cells(RADII[:2], tmp_path, 2))
+    assert [outcome.status for outcome in found] == ["done", "done"]
 
 
 def test_a_replica_that_diverges_stops_no_other(tmp_path):
