@@ -55,7 +55,10 @@ def test_replicas_differ_where_their_numbers_do(tmp_path):
 
 
 def test_the_seconds_of_replicas_are_shares_of_those_that_passed(tmp_path):
-    configs = [dataclasses.replace(TINY, seed=seed, num_epochs=10) for seed in range(8)]
+    long = dataclasses.replace(TINY, num_epochs=60, checkpoint_seconds=30.0)
+    configs = [dataclasses.replace(long, seed=seed) for seed in range(8)]
+    others = [dataclasses.replace(config, rho=0.5) for config in configs]
+    run.train_together(others, tmp_path, VIEW())  # compiles
     begin = time.perf_counter()
     together = run.train_together(configs, tmp_path, VIEW())
     assert sum(final["seconds"] for final in together) <= time.perf_counter() - begin
