@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -121,6 +122,29 @@ def test_of_many_that_want_a_lapsed_lease_one_has_it(tmp_path, elsewhere):
             entered.__exit__(None, None, None)
 
 
+def test_a_claim_so_slow_that_others_have_come_and_gone_fails(tmp_path, monkeypatch):
+    for _ in range(4):
+        with lease.held(tmp_path):
+            pass
+    seen = iter([1])  # as it was long ago
+    monkeypatch.setattr(
+        lease, "newest", lambda path, now=lease.newest: next(seen, None) or now(path)
+    )
+    with pytest.raises(BlockingIOError):
+        lease.held(tmp_path).__enter__()
+
+
+def test_a_folder_that_is_not_ours_to_write_has_a_state(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError
+
+    with lease.held(tmp_path):
+        monkeypatch.setattr(pathlib.Path, "touch", refuse)
+        assert lease.state(tmp_path) == lease.ALIVE
+        age(tmp_path, lease.SECONDS + 1)
+        assert lease.state(tmp_path) == lease.LOST
+
+
 def test_an_owner_that_lives_renews_and_one_that_is_stuck_does_not(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "SECONDS", 0.2)
     with lease.held(tmp_path) as ours:
@@ -150,7 +174,7 @@ def test_a_run_taken_over_is_busy_for_its_old_owner_and_ends_with_the_bits_of_on
                 slept.append(step)
                 age(path, lease.SECONDS + 1)
                 elsewhere("b")
-                second = execute.run_cell(TINY, tmp_path / "w")
+                (second,) = execute.run_cells([TINY], tmp_path / "w")
                 assert second.status == "done"
                 slept.append((path / record.NAME).read_bytes())
 

@@ -170,7 +170,7 @@ def test_the_lease_that_an_earlier_job_lost_is_not_held_against_the_next(tmp_pat
 def test_a_cell_that_ends_between_two_looks_at_it_is_not_taken_for_lost(tmp_path, monkeypatch):
     looks = []
 
-    def late(config, workdir, tell=remote._outcome):
+    def late(config, workdir, tell=remote.known):
         looks.append(config)
         return None if len(looks) == 2 else tell(config, workdir)  # 1: before it is submitted
 
@@ -183,7 +183,7 @@ def test_a_cell_that_ends_between_two_looks_at_it_is_not_taken_for_lost(tmp_path
         def states(self, jobs):
             return [State(RUNNING) for _ in jobs]
 
-    monkeypatch.setattr(remote, "_outcome", late)
+    monkeypatch.setattr(remote, "known", late)
     engine = Killed("works")
     outcomes(engine, tmp_path, CELLS[:1])
     assert engine.cancelled == []

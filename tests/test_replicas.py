@@ -90,6 +90,22 @@ def test_a_replica_that_diverges_stops_no_other(tmp_path):
     close(tmp_path / configs[2].run_id, _alone(configs[2], tmp_path))
 
 
+def test_a_disk_that_refuses_the_last_line_leaves_no_run_done(tmp_path, monkeypatch):
+    def write(self, row, whole=record.Record.write):
+        if row["kind"] == "final":
+            raise OSError(28, "No space left on device")
+        whole(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.Record, "write", write)
+        with pytest.raises(OSError, match="No space left"):
+            run.train_together(RADII[:2], tmp_path, VIEW())
+    assert not any(folder.is_done(tmp_path / config.run_id) for config in RADII[:2])
+    assert all(
+        final["kind"] == "final" for final in run.train_together(RADII[:2], tmp_path, VIEW())
+    )
+
+
 def test_one_that_is_done_or_held_elsewhere_is_left_out(tmp_path):
     run.train(RADII[0], tmp_path, VIEW())
     before = rows(tmp_path / RADII[0].run_id)

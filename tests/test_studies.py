@@ -25,6 +25,14 @@ def load(path):
     return load_study(str(path)).validate()
 
 
+PUBLISHED = [path for path in FILES if load(path).paper]
+
+
+def test_the_studies_that_repeat_the_paper_say_what_it_found():
+    found = {path.stem for path in PUBLISHED}
+    assert {"cifar10_width", "mnist_width", "synthetic_width", "mnist_sparsity"} < found
+
+
 def num_params(config):
     shape, outputs = INPUTS[config.dataset]
     knobs = {"num_neurons": config.num_neurons, "num_filters": config.num_filters}
@@ -79,11 +87,9 @@ def test_more_seeds_keep_what_has_run(path):
     assert ids(study.replicated(2)) < ids(study)
 
 
-@every
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_published_points_lie_at_the_sizes_of_the_study(path):
     study = load(path)
-    if not study.paper:
-        pytest.skip("nothing is published for it")
     assert "UAI 2025" in study.paper["source"]
     by_size = {cell.labels[study.size.name]: cell.config for cell in cells(study)}
     if study.x == "num_params":

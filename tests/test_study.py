@@ -190,7 +190,8 @@ def test_a_cell_that_another_process_is_running_is_waited_for(tmp_path, monkeypa
     held = cells(study)[0].config
     with contextlib.ExitStack() as other:
         other.enter_context(folder.opened(held, tmp_path))
-        assert execute.run_cell(held, tmp_path).status == "busy"
+        (outcome,) = execute.run_cells([held], tmp_path)
+        assert outcome.status == "busy"
         monkeypatch.setattr(conductor.time, "sleep", lambda seconds: other.close())
         conductor.conduct(study, "s", tmp_path, execute.here())
     assert "waiting for cells that another process is running: 1" in capsys.readouterr().out

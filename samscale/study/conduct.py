@@ -58,7 +58,7 @@ def _line(study: Study, cell: Cell, outcome: Outcome, workdir):
     value = study.value or f"test_{study.metric}"
     numbers = {value: found[value]} if outcome.status == DONE and value in found else {}
     reason = {"reason": outcome.reason} if outcome.status == FAILED else {}
-    seconds = {"seconds": round(outcome.seconds, 3)} if outcome.seconds else {}
+    seconds = {"seconds": found["seconds"]} if outcome.status == DONE else {}
     return {
         "run_id": outcome.run_id,
         "status": outcome.status,

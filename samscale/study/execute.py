@@ -21,7 +21,6 @@ class Outcome(NamedTuple):
     run_id: str
     status: str
     reason: str = ""
-    seconds: float = 0.0
 
 
 Executor = Callable[[Iterable[list[Config]], pathlib.Path], Iterator[Outcome]]
@@ -36,11 +35,8 @@ def run_cells(configs: Sequence[Config], workdir, replicas: int = 0) -> Iterator
     """
     left = []
     for config in configs:
-        path = pathlib.Path(workdir) / config.run_id
-        if folder.is_done(path):
-            yield Outcome(config.run_id, DONE)
-        elif reason := folder.failure(path):
-            yield Outcome(config.run_id, FAILED, reason)
+        if outcome := known(config, workdir):
+            yield outcome
         else:
             left.append(config)
     while left:
@@ -49,10 +45,14 @@ def run_cells(configs: Sequence[Config], workdir, replicas: int = 0) -> Iterator
         left = left[size:]
 
 
-def run_cell(config: Config, workdir) -> Outcome:
-    """``run_cells`` for one."""
-    (outcome,) = run_cells([config], workdir)
-    return outcome
+def known(config: Config, workdir) -> Outcome | None:
+    """What the run folder tells of a cell; None while it is neither done nor failed."""
+    path = pathlib.Path(workdir) / config.run_id
+    if folder.is_done(path):
+        return Outcome(config.run_id, DONE)
+    if reason := folder.failure(path):
+        return Outcome(config.run_id, FAILED, reason)
+    return None
 
 
 def _replicas(config, wanted):
@@ -82,7 +82,7 @@ def _outcome(config, found, workdir):
         reason = words if isinstance(found, Diverged) else f"{type(found).__name__}: {words}"
         folder.fail(pathlib.Path(workdir) / config.run_id, reason[:500])
         return Outcome(config.run_id, FAILED, reason[:500])
-    return Outcome(config.run_id, DONE, seconds=found["seconds"])
+    return Outcome(config.run_id, DONE)
 
 
 def here(replicas: int = 0) -> Executor:

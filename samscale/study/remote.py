@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from samscale.config import Config, from_mapping
-from samscale.study import results
-from samscale.study.execute import BUSY, DONE, FAILED, Outcome, run_cells
+from samscale.study.execute import BUSY, FAILED, Outcome, known, run_cells
 from samscale.training import checkpoint, folder, lease
 
 QUEUED, RUNNING, ENDED = "queued", "running", "ended"
@@ -98,7 +97,7 @@ def _submit(engine, waiting, jobs, workdir):
     while waiting and len(chunks) < free:
         left = []
         for config in waiting.popleft():
-            if outcome := _outcome(config, workdir):
+            if outcome := known(config, workdir):
                 yield outcome
             elif lease.state(workdir / config.run_id) == lease.ALIVE:
                 yield Outcome(config.run_id, BUSY)
@@ -119,7 +118,7 @@ def _look(engine, waiting, jobs, lost, workdir):
     for job, state in zip(list(jobs), engine.states([job.handle for job in jobs]), strict=True):
         left = []
         for config in job.cells:
-            if outcome := _outcome(config, workdir):
+            if outcome := known(config, workdir):
                 yield outcome
             else:
                 left.append(config)
@@ -127,7 +126,7 @@ def _look(engine, waiting, jobs, lost, workdir):
         found = {c.run_id: lease.state(workdir / c.run_id) for c in left}
         alive = lease.ALIVE in found.values()
         dead = [c for c in left if found[c.run_id] == lease.LOST and _is_of(job, c, workdir)]
-        if any(_outcome(c, workdir) for c in dead):
+        if any(known(c, workdir) for c in dead):
             continue  # it has ended this moment: the next look tells
         if alive or state.name == QUEUED:
             job.since, dead = now, []
@@ -164,13 +163,3 @@ def _again(cells, died, error, waiting, lost, workdir):
     reason = f"its process was lost {ATTEMPTS} times" + (f", last: {error}" if error else "")
     folder.fail(path, reason)
     yield Outcome(died.run_id, FAILED, reason)
-
-
-def _outcome(config, workdir):
-    """None where the run folder tells none yet."""
-    found = results.outcome(workdir / config.run_id)
-    if found["status"] == results.DONE:
-        return Outcome(config.run_id, DONE, seconds=found["seconds"])
-    if found["status"] == results.FAILED:
-        return Outcome(config.run_id, FAILED, found["reason"])
-    return None

@@ -21,7 +21,8 @@ class Lane:
         self.config, self.path, self.lease = config, path, lease
         self.tracker, self.task = tracker, task
         self.error: Exception | None = None  # why it cannot go on
-        self.final: dict[str, Any] = {}
+        self.record: Record | None = None
+        self.final: dict[str, Any] = {}  # the last line, once it is written
 
     def restore(self, state, infos):
         """The state to go on from. ``infos``: what steps report, by name."""
@@ -77,7 +78,7 @@ class Lane:
         """The last line. ``passes``: gradients a step; ``memory``: bytes that steps need."""
         epochs = [row for row in self.record.rows if row["kind"] == "epoch"]
         params = jax.tree.leaves(state.params)
-        self.final = {
+        row = {
             **epochs[-1],
             "kind": "final",
             **summary(epochs, self.task),
@@ -88,11 +89,12 @@ class Lane:
             "seconds": round(sum(row["seconds"] for row in epochs), 4),
         }
         if self.record.rows[-1]["kind"] != "final":
-            self._write(self.final)
+            self._write(row)
         self.lease.check()
+        self.final = row
 
     def close(self) -> None:
-        if hasattr(self, "record"):
+        if self.record:
             self.record.close()
         self.tracker.close()
         if self.final and self.error is None:
