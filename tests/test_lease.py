@@ -1,5 +1,6 @@
 """A run folder has one owner: on one machine at once, on several within a lease."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -105,18 +106,18 @@ def test_of_many_that_want_a_lapsed_lease_one_has_it(tmp_path, elsewhere):
         start, won = threading.Barrier(8), []
 
         def want():
+            holding = lease.held(tmp_path)
             start.wait()
-            try:
-                won.append(lease.held(tmp_path))
-                won[-1].__enter__()
-            except BlockingIOError:
-                won.pop()
+            with contextlib.suppress(BlockingIOError):
+                holding.__enter__()
+                won.append(holding)  # kept, for what is collected gives its lease back
 
         threads = [threading.Thread(target=want) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        assert len(won) == 1
         assert lease.newest(tmp_path) == 2
         for entered in won:
             entered.__exit__(None, None, None)
