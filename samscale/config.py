@@ -14,9 +14,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from samscale.knobs import OWN, SharpnessKnobs, knob, own
 from samscale.laws import (
     ALL_OR_POSITIVE,
-    ANY,
     FRACTION,
     POSITIVE,
     at_least,
@@ -26,18 +26,8 @@ from samscale.laws import (
 )
 
 
-def knob(default, meaning, law=ANY, *, identity=True, swept=False) -> Any:
-    """A field of ``Config``.
-
-    ``identity=False``: says how a run is carried out, not what it is. ``swept``: a number that the
-    compiled program takes as an argument.
-    """
-    metadata = {"meaning": meaning, "law": law, "identity": identity, "swept": swept}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclasses.dataclass
-class Config:
+class Config(SharpnessKnobs):
     """One run. Parsed and validated at the boundary, and never changed afterwards."""
 
     # What is trained
@@ -54,6 +44,9 @@ class Config:
         1.0, "factor of the initial kernels; 0.58 is about PyTorch's default", POSITIVE
     )
     loss: str = knob("cross_entropy", "a key of tasks.LOSSES")
+    label_smoothing: float = knob(
+        0.0, "share of a label spread over all classes in training, for cross_entropy", FRACTION
+    )
 
     # Its data
     validation_fraction: float = knob(
@@ -79,15 +72,8 @@ class Config:
         0, "initialization, order of the data, dropout, pruning", within(0, 2**32 - 1), swept=True
     )
 
-    # The gradient
-    optimizer: str = knob(
-        "sam", "a base optimizer (its plain gradient) or a key of sharpness.PRESETS"
-    )
-    rho: float = knob(0.05, "radius of the ascent step", at_least(0), swept=True)
-    sam_groups: int = knob(1, "m-sharpness: groups of a batch that ascend alone", POSITIVE)
+    # What becomes of the gradient
     clip_norm: float = knob(0.0, "largest l2 norm of the final gradient; 0: any", at_least(0))
-
-    # What becomes of it
     base_optimizer: str = knob("sgd", "a key of optimizers.BASES: takes the sharp gradient")
     learning_rate: float = knob(
         0.1, "what the schedule's shape is multiplied by", at_least(0), swept=True
@@ -124,6 +110,11 @@ class Config:
 
     # How it is carried out
     half_precision: bool = knob(False, "compute in bfloat16, with float32 parameters")
+    micro_batches: int = knob(
+        1,
+        "parts a batch is computed in, to save memory; the ascent stays the whole batch's",
+        POSITIVE,
+    )
     cache: bool = knob(
         True, "keep the data on the device; False: stream it from the host", identity=False
     )
@@ -152,7 +143,7 @@ class Config:
                 setattr(self, field, _OLD_NAMES.get((field, value), value))
 
     def validate(self) -> "Config":
-        """Return self, or raise ``ValueError`` with the field, its value and what is legal."""
+        """Return ``settled()``, or raise ``ValueError``: the field, its value and what is legal."""
         for field in dataclasses.fields(self):
             value, law = getattr(self, field.name), field.metadata["law"]
             if not _fits(value, _TYPES[field.name]):
@@ -160,13 +151,27 @@ class Config:
                 raise ValueError(f"{field.name}={value!r}: must be {words}")
             if not law.holds(value):
                 raise ValueError(f"{field.name}={value!r}: must be {law.words}")
-        if self.batch_size % self.sam_groups:
+        settled = self.settled()
+        size, groups = self.batch_size, settled.sam_groups
+        if size % groups:
+            raise ValueError(f"sam_groups={groups}: must divide batch_size={size}")
+        if size // groups % self.micro_batches:
             raise ValueError(
-                f"sam_groups={self.sam_groups}: must divide batch_size={self.batch_size}"
+                f"micro_batches={self.micro_batches}: must divide {size // groups}, the examples "
+                "that ascend together"
             )
         if self.sparsity and self.pruner == "none":
             raise ValueError(f"sparsity={self.sparsity}: must be 0 where pruner='none'")
-        return self
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing}: must be 0 where loss={self.loss!r}"
+            )
+        return settled
+
+    def settled(self) -> "Config":
+        """The same with the method's own values where -1 asks for them."""
+        mine = {name: own(name, self.optimizer) for name in OWN if getattr(self, name) == -1}
+        return dataclasses.replace(self, **mine) if mine else self
 
     @property
     def run_id(self) -> str:
@@ -180,7 +185,8 @@ class Config:
 
     def _digest(self, wanted) -> str:
         names = [f.name for f in dataclasses.fields(self) if wanted(f.metadata)]
-        text = json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+        settled = self.settled()
+        text = json.dumps({name: getattr(settled, name) for name in names}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @property
@@ -191,7 +197,7 @@ class Config:
         else:
             size = self.num_neurons if self.model == "MLP" else (self.num_filters,)
             network = f"{self.dataset}-{self.model}-{'x'.join(map(str, size))}"
-        radius = f"-rho{self.rho:g}" if "sam" in self.optimizer else ""
+        radius = "" if self.optimizer in PLAIN else f"-rho{self.settled().rho:g}"
         return f"{network}-{self.optimizer}{radius}-seed{self.seed}"
 
 
@@ -225,6 +231,7 @@ def _fits(value, kind) -> bool:
     return isinstance(value, tuple) and all(type(v) is item for v in value)
 
 
+PLAIN = ("sgd", "adam", "adamw")  # optimizers whose gradient is not sharpness-aware
 _TYPES = typing.get_type_hints(Config)
 _KINDS = {
     int: "a whole number",

@@ -31,6 +31,21 @@ FRACTION = Law(below_one, "at least 0 and less than 1")
 ALL_OR_POSITIVE = Law(lambda value: value == -1 or value > 0, "-1 (all) or greater than 0")
 
 
+OWN_OR_POSITIVE = Law(lambda value: value == -1 or value > 0, "-1 (the method's) or greater than 0")
+OWN_OR_ZERO = Law(lambda value: value == -1 or value >= 0, "-1 (the method's own) or at least 0")
+SHARE = Law(lambda value: 0 < value <= 1, "greater than 0 and at most 1")
+
+
+def is_norm(value):
+    try:
+        return float(value) >= 1
+    except ValueError:
+        return False
+
+
+NORM = Law(is_norm, "a number of at least 1, or 'inf'")
+
+
 def one_of(*names):
     return Law(lambda value: value in names, "one of " + ", ".join(repr(name) for name in names))
 

@@ -82,20 +82,32 @@ DECOUPLED = {"adamw"}  # whose weight decay is not part of the gradient
 
 
 def build(
-    base, learning_rate, shape, *, weight_decay, mode="default", on="all", clip_norm=0.0, **kw
+    base,
+    learning_rate,
+    shape,
+    *,
+    weight_decay,
+    mode="default",
+    on="all",
+    clip_norm=0.0,
+    direction=None,
+    beside=(),
+    **kw,
 ):
-    r"""clip -> (coupled decay) -> direction -> (decoupled decay) -> $-\eta_t$.
+    r"""clip -> (coupled decay) -> direction -> (decoupled decay) -> beside -> $-\eta_t$.
 
     ``coupled`` adds $\lambda w$ to the clipped gradient, so momentum and Adam see it;
     ``decoupled`` adds it to their output (Loshchilov and Hutter, 2019), so that a step shrinks the
-    weights by $\eta_t \lambda$. ``kw`` holds the base's own numbers.
+    weights by $\eta_t \lambda$. ``kw`` holds the base's own numbers. ``direction``: instead of the
+    base's; ``beside``: transformations of the update that neither sees.
     """
     coupled = mode == "coupled" or (mode == "default" and base not in DECOUPLED)
     decay = optax.add_decayed_weights(weight_decay, mask=kernels if on == "kernels" else None)
-    direction = BASES[base](**kw)
+    direction = direction or BASES[base](**kw)
     return optax.chain(
         *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         *([decay, direction] if coupled else [direction, decay]),
+        *beside,
         optax.scale_by_learning_rate(lambda t: learning_rate * shape(t)),
     )
 

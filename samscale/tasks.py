@@ -4,6 +4,7 @@ A loss returns *sums and a count* over the batch, never a mean: padding, masked 
 labels then cannot bias anything that is averaged later.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -42,10 +43,16 @@ def means(sums: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value / count for name, value in sums.items() if name != "count"}
 
 
-def cross_entropy(outputs, y, weight):
-    """Softmax cross entropy in nats. ``outputs``: (n, classes), ``y``: (n,) classes."""
+def cross_entropy(outputs, y, weight, smoothing=0.0):
+    r"""Softmax cross entropy in nats. ``outputs``: (n, classes), ``y``: (n,) classes.
+
+    ``smoothing``: the share $\alpha$ of a label that is spread over all classes, its own too:
+    $(1 - \alpha)\, CE(y) + \alpha\, \overline{CE}$ (Szegedy et al., 2016).
+    """
     outputs = _valid(outputs, weight)
     loss = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+    if smoothing:
+        loss = (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(outputs).mean(-1)
     return _sums(weight, loss=loss, accuracy=outputs.argmax(-1) == y)
 
 
@@ -96,10 +103,11 @@ def _sums(weight, **values):
     return {**{name: total(v) for name, v in values.items()}, "count": weight.sum()}
 
 
-def supervised(model, loss, example, normalize=lambda x: x):
+def supervised(model, loss, example, normalize=lambda x: x, train_loss=None):
     """``(init, loss)`` of a ``Task``, from a Linen module called as ``module(x, train=...)``.
 
-    ``example``: a batch that shows the shapes. Both passes of a step are given the same ``key``.
+    ``example``: a batch that shows the shapes. ``train_loss``: another one for training. Both
+    passes of a step are given the same ``key``.
     """
 
     def init(key):
@@ -114,7 +122,8 @@ def supervised(model, loss, example, normalize=lambda x: x):
         )
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         weight = batch.get("weight", jnp.ones(len(x), outputs.dtype))
-        return loss(outputs, batch["y"], weight), (new if train else stats)
+        measure = train_loss or loss if train else loss
+        return measure(outputs, batch["y"], weight), (new if train else stats)
 
     return init, batch_loss
 
@@ -137,6 +146,7 @@ def build(config: Config) -> Task:
         teacher_scale=config.teacher_scale,
         teacher_seed=config.teacher_seed,
     )
+    train_loss = functools.partial(loss, smoothing=s) if (s := config.label_smoothing) else None
     classes = np.issubdtype(d.train["y"].dtype, np.integer)
     _check_fit(config, images=d.train["x"].ndim == 4, classes=classes)
     model = models.build(
@@ -153,7 +163,7 @@ def build(config: Config) -> Task:
         d.train,
         d.validation,
         d.test,
-        *supervised(model, loss, example, d.normalize),
+        *supervised(model, loss, example, d.normalize, train_loss),
         augment=lambda key, batch: {**batch, "x": augment(key, batch["x"])},
         monitor="accuracy" if classes else "loss",
         maximize=classes,

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from samscale import cli, data, models, optimizers, pruning, sharpness, tasks
 from samscale.config import Config, choose, from_mapping, unknown_knob
 from samscale.data.augment import AUGMENTATIONS
+from samscale.knobs import OWN, own
 from samscale.laws import ANY, Law
 from samscale.training.step import Knobs
 from samscale.training.track import TRACKERS
@@ -21,7 +22,7 @@ CANDIDATES = {
     bool: (True, False),
     int: (2, 4),
     float: (0.25, 0.75),
-    str: ("another", "coupled", "kernels", "global"),
+    str: ("another", "coupled", "kernels", "global", "constant", "inf"),
     tuple: ((7,), ("Dense_0",)),
 }
 TABLES = {
@@ -74,9 +75,24 @@ def test_a_knob_has_a_meaning_a_law_and_a_legal_default(name):
     assert field.metadata["law"].holds(field.default)
 
 
-def test_the_defaults_are_legal_and_validate_returns_the_config_itself():
-    config = Config()
+def test_a_settled_config_is_legal_and_validate_returns_it():
+    config = Config().settled()
     assert config.validate() is config
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("optimizer", [*sharpness.PRESETS, "sgd"])
+def test_minus_one_is_the_methods_own_value_and_the_same_run(name, optimizer):
+    config = Config(optimizer=optimizer, **{name: -1})
+    settled = config.validate()
+    assert getattr(settled, name) == own(name, optimizer)
+    assert config.run_id == settled.run_id
+    assert config.program_id == settled.program_id
+    assert dataclasses.replace(config, **{name: own(name, optimizer)}).run_id == config.run_id
+
+
+def test_a_method_named_late_still_brings_its_own_values():
+    assert dataclasses.replace(Config(), optimizer="asam").validate().rho == 0.5
 
 
 @pytest.mark.parametrize("name, table", TABLES.items(), ids=TABLES)
@@ -121,6 +137,7 @@ ALL_OR_POSITIVE = ((-1, 1), (0, -2))
 FROM_ZERO = ((0, 10**6), (-1,))
 REAL = ((0.0, 1e6), (-1e-9,))
 FRACTION = ((0.0, 0.999), (1.0, -0.001))
+SHARE = ((0.001, 1.0), (0.0, 1.001))
 EDGES = {
     "num_neurons": (((), (1,), (3000, 1000)), ((0,), (300, -1), (300, 0))),
     "num_filters": POSITIVE,
@@ -135,8 +152,29 @@ EDGES = {
     "num_train_steps": ALL_OR_POSITIVE,
     "steps_per_eval": ALL_OR_POSITIVE,
     "seed": ((0, 2**32 - 1), (-1, 2**32)),
-    "rho": REAL,
-    "sam_groups": ((1, 2, 128), (0, -1)),
+    "rho": ((-1.0, 0.0, 1e6), (-0.5,)),
+    "rho_min": REAL,
+    "rho_scheduler": (("default", "constant", "learning_rate"), ("", "cosine")),
+    "sam_groups": ((1, 2, 128), (0, -2)),
+    "sam_every": ((1, 100), (0, -2)),
+    "sam_steps": ((1, 100), (0, -2)),
+    "sam_norm": (("1", "2", "1.5", "inf"), ("0.5", "-inf", "max", "nan", "")),
+    "asam_eta": REAL,
+    "looksam_alpha": REAL,
+    "wsam_gamma": FRACTION,
+    "friendly_decay": FRACTION,
+    "vasso_theta": SHARE,
+    "fisher_eta": REAL,
+    "ssam_sparsity": FRACTION,
+    "ssam_refresh": ALL_OR_POSITIVE,
+    "ssam_samples": POSITIVE,
+    "ssam_drop_rate": ((0.0, 1.0), (-0.001, 1.001)),
+    "esam_beta": SHARE,
+    "esam_gamma": SHARE,
+    "bsam_damping": REAL,
+    "sassha_epsilon": ((1e-12, 1.0), (0.0, -1e-8)),
+    "label_smoothing": FRACTION,
+    "micro_batches": ((1, 2, 128), (0, -1)),
     "clip_norm": REAL,
     "learning_rate": REAL,
     "warmup_steps": FROM_ZERO,
@@ -168,7 +206,8 @@ def test_up_to_its_edges_a_value_is_legal_and_beyond_it_is_answered(name):
     legal, wrong = EDGES[name]
     for value in legal:
         config = dataclasses.replace(BASE, **{name: value})
-        assert getattr(config.validate(), name) == value
+        expected = own(name, BASE.optimizer) if name in OWN and value == -1 else value
+        assert getattr(config.validate(), name) == expected
     for value in wrong:
         answer = message(**{name: value})
         assert answer == f"{name}={value!r}: must be {FIELDS[name].metadata['law'].words}"
@@ -179,6 +218,17 @@ def test_groups_divide_the_batch():
     assert Config(sam_groups=3, batch_size=99).validate().sam_groups == 3
 
 
+def test_micro_batches_divide_what_ascends_together():
+    answer = "micro_batches=3: must divide 32, the examples that ascend together"
+    assert message(micro_batches=3, sam_groups=4) == answer
+    assert Config(micro_batches=4, sam_groups=4).validate().micro_batches == 4
+
+
+def test_label_smoothing_is_of_the_cross_entropy():
+    answer = message(label_smoothing=0.1, loss="squared")
+    assert answer == "label_smoothing=0.1: must be 0 where loss='squared'"
+
+
 def test_sparsity_needs_a_pruner():
     assert message(sparsity=0.5) == "sparsity=0.5: must be 0 where pruner='none'"
     assert Config(sparsity=0.5, pruner="snip").validate().sparsity == 0.5
@@ -186,7 +236,8 @@ def test_sparsity_needs_a_pruner():
 
 def test_lists_become_tuples_and_whole_numbers_floats():
     config = Config(num_neurons=[3, 2], prune_exempt=["Dense_0"], rho=1, momentum=0).validate()
-    assert config == Config(num_neurons=(3, 2), prune_exempt=("Dense_0",), rho=1.0, momentum=0.0)
+    expected = Config(num_neurons=(3, 2), prune_exempt=("Dense_0",), rho=1.0, momentum=0.0)
+    assert config == expected.settled()
     assert [type(v) for v in (config.num_neurons, config.prune_exempt)] == [tuple, tuple]
     assert [type(v) for v in (config.rho, config.momentum)] == [float, float]
 
@@ -292,7 +343,7 @@ RELEASED = {
 def test_config_files_of_the_released_program_are_understood(released, now):
     old = ConfigDict({**RELEASED, **released})
     config = from_mapping(old.to_dict()).validate()
-    assert config == Config(**{**RELEASED, **now})
+    assert config == Config(**{**RELEASED, **now}).settled()
     assert config.run_id == Config(**{**RELEASED, **now}).run_id
     for name, table in TABLES.items():
         assert choose(name, getattr(config, name), table) is table[getattr(config, name)]
@@ -329,7 +380,7 @@ def test_an_unknown_choice_is_answered_with_all_in_order():
 def test_what_config_json_says_is_the_config(name):
     config = turned(name)
     read = from_mapping(json.loads(json.dumps(dataclasses.asdict(config))))
-    assert read.validate() == config
+    assert read.validate() == config.settled()
     assert read.run_id == config.run_id
 
 

@@ -8,6 +8,7 @@ import pytest
 ROOT = pathlib.Path("samscale")
 LAYERS = [
     {"laws", "errors", "keys"},
+    {"knobs"},
     {"config"},
     {"data", "models", "sharpness", "pruning", "optimizers"},
     {"tasks"},

@@ -1,4 +1,4 @@
-r"""A sharpness-aware gradient = perturbation x combination, around any ``value_and_grad``.
+r"""A sharpness-aware gradient = perturbation x combination x when, around any ``value_and_grad``.
 
 Conventions, the same for every method (papers and code bases differ here):
 
@@ -16,13 +16,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from samscale.sharpness import trees
+
 Params = Any
 
 
 class State(NamedTuple):
     """What a gradient carries from step to step."""
 
+    count: jax.Array  # () int32, steps behind us
     perturbation: Any
+    memo: Any  # what a full step left for the cheap ones after it
 
 
 class Info(NamedTuple):
@@ -31,13 +35,19 @@ class Info(NamedTuple):
     out: Any  # of the perturbed pass
     clean_grads: Params  # at w
     ascent: Params  # e, the displacement of the second pass
+    extra: Any  # dict: what the optimizer of a method asks for, as extra arguments of its update
 
 
 class Gradient(NamedTuple):
     """A pair of pure functions.
 
     ``init(params) -> state``
-    ``value_and_grad(params, state, *args) -> ((out, grads), state, info)``
+    ``value_and_grad(params, state, *args, known=None, opt_state=None, group=0)
+    -> ((out, grads), state, info)``
+
+    ``known``: ``(out, grads)`` at ``params``, where the caller has them already. ``opt_state``: of
+    the optimizer that will take the gradient, for methods that look into it. ``group``: which part
+    of the batch this is, for methods that draw random numbers.
     """
 
     init: Callable
@@ -45,13 +55,19 @@ class Gradient(NamedTuple):
 
 
 def plain(value_and_grad_fn) -> Gradient:
-    r"""$\nabla L(w)$: one gradient evaluation, no ascent, no state."""
+    r"""$\nabla L(w)$: one gradient evaluation, no ascent."""
 
-    def value_and_grad(params, state, *args):
-        out, grads = value_and_grad_fn(params, *args)
-        return (out, grads), state, Info(out, grads, jax.tree.map(jnp.zeros_like, params))
+    def init(params):
+        del params
+        return State(jnp.zeros((), jnp.int32), optax.EmptyState(), None)
 
-    return Gradient(lambda params: State(optax.EmptyState()), value_and_grad)
+    def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
+        del opt_state, group
+        out, grads = known or value_and_grad_fn(params, *args)
+        state = state._replace(count=state.count + 1)
+        return (out, grads), state, Info(out, grads, trees.zeros(params), {})
+
+    return Gradient(init, value_and_grad)
 
 
 def at_perturbed(clean_grads, perturbed_grads):
@@ -60,76 +76,136 @@ def at_perturbed(clean_grads, perturbed_grads):
     return perturbed_grads
 
 
-def sharpness_aware(value_and_grad_fn, perturbation, combine=at_perturbed) -> Gradient:
+def sharpness_aware(
+    value_and_grad_fn,
+    perturbation,
+    combine=at_perturbed,
+    *,
+    steps: int = 1,
+    project=None,
+    every: int = 1,
+    reuse=None,
+    needs_gradient: bool = True,
+    through: bool = False,
+    ascent_args=None,
+    descent_args=None,
+    extra=None,
+    key=None,
+    axis_name=None,
+    per_device: bool = False,
+) -> Gradient:
     r"""``combine``$(\nabla L(w), \nabla L(w + e))$, where $e$ = ``perturbation``$(\nabla L(w))$.
 
     Args:
       value_and_grad_fn: ``(params, *args) -> (out, grads)``, as ``jax.value_and_grad`` returns it;
         ``out`` is never looked into.
       perturbation: an optax transformation whose output is *added* to the parameters, so that
-        ``optax.chain``, masks and schedules apply to it as to any other.
+        ``optax.chain`` and masks apply to it as to any other. Its ``update`` is offered, as extra
+        arguments, ``count``, ``key``, ``opt_state``, ``value_and_grad_fn`` and ``args``.
       combine: ``(clean_grads, perturbed_grads) -> grads``.
+      steps: gradients that climb, one after another from where the last one led; ``e`` is the sum.
+        All of them start from the same state of the perturbation, which advances once a step.
+      project: ``(e, params, count) -> e`` after each of them.
+      every: the second gradient is evaluated in steps 0, ``every``, 2 ``every`` ... only. Elsewhere
+        it costs nothing, except under ``vmap``, which evaluates both branches.
+      reuse: ``(remember, recall)``: ``remember(clean, perturbed) -> memo`` in full steps,
+        ``recall(clean, memo) -> grads`` in the others. Without it these return the clean gradient.
+      needs_gradient: False for perturbations that need none: the first pass is left out, and
+        ``out`` is that of the only one.
+      through: differentiate through the perturbation, as the definition of SAM asks for and its
+        authors leave out: $(I + \partial e / \partial w)^T \nabla L(w + e)$.
+      ascent_args: ``args -> args`` of the passes that climb; another batch, for example.
+      descent_args: ``(args, out, above, params) -> args`` of the last pass, at ``above``.
+      extra: ``(clean_grads, perturbed_grads) -> dict`` for the update of the method's optimizer.
+      key: of the random numbers; step and group are folded in.
+      axis_name: a mapped axis over whose devices the batch is spread (``shard_map``). The ascent is
+        that of the whole batch, or, ``per_device``, of each device's part: m-SAM.
 
-    Costs two gradient evaluations and one copy of the parameters.
+    Costs ``steps + 1`` gradient evaluations where nothing above says otherwise, and one copy of the
+    parameters. Raises ``ValueError`` where the choices do not fit each other.
     """
+    for name, value in {"steps": steps, "every": every}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    if not needs_gradient and (every > 1 or through):
+        raise ValueError("needs_gradient=False: every must be 1 and through False")
     perturbation = optax.with_extra_args_support(perturbation)
+    ascent_args = ascent_args or (lambda args: args)
+    descent_args = descent_args or (lambda args, *found: args)
+    extra = extra or (lambda clean, perturbed: {})
+    mean = (lambda tree: jax.lax.pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
+    mean_now, mean_later = ((lambda t: t), mean) if per_device else (mean, lambda t: t)
 
     def init(params):
-        return State(perturbation.init(params))
+        memo = trees.zeros(params) if reuse else None
+        return State(jnp.zeros((), jnp.int32), perturbation.init(params), memo)
 
-    def value_and_grad(params, state, *args):
-        out, clean = value_and_grad_fn(params, *args)
-        ascent, inner = perturbation.update(clean, state.perturbation, params)
-        perturbed_out, perturbed = value_and_grad_fn(_add(params, ascent), *args)
-        info = Info(perturbed_out, clean, ascent)
-        return (out, combine(clean, perturbed)), State(inner), info
+    def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
+        if axis_name:
+            params = jax.tree.map(lambda w: _varying(w, axis_name), params)
+        context = {
+            "count": state.count,
+            "opt_state": opt_state,
+            "value_and_grad_fn": value_and_grad_fn,
+            "args": args,
+        }
+        if key is not None:
+            context["key"] = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
+
+        def first(params):
+            out, clean = known or value_and_grad_fn(params, *ascent_args(args))
+            return out, mean_now(clean)
+
+        def climb(params):
+            """The parameters of the last pass, and what was found on the way."""
+            out, clean = first(params) if needs_gradient else (None, trees.zeros(params))
+            grads, ascent, inner = clean, None, None
+            for i in range(steps):
+                e, advanced = perturbation.update(grads, state.perturbation, params, **context)
+                ascent, inner = (e, advanced) if i == 0 else (trees.add(ascent, e), inner)
+                if project is not None:
+                    ascent = project(ascent, params, state.count)
+                above = trees.add(params, ascent)
+                if i < steps - 1:
+                    grads = mean_now(value_and_grad_fn(above, *ascent_args(args))[1])
+            return above, (out, clean, ascent, inner)
+
+        def full():
+            if through:
+                above, pull, found = jax.vjp(climb, params, has_aux=True)
+            else:
+                above, found = climb(params)
+            out, clean, ascent, inner = found
+            perturbed_out, grads = value_and_grad_fn(above, *descent_args(args, out, above, params))
+            perturbed = mean_now(pull(grads)[0] if through else grads)
+            memo = reuse[0](clean, perturbed) if reuse else None
+            out = out if needs_gradient else perturbed_out
+            info = Info(perturbed_out, clean, ascent, extra(clean, perturbed))
+            return (out, combine(clean, perturbed)), (inner, memo), info
+
+        def cheap():
+            out, clean = first(params)
+            grads = reuse[1](clean, state.memo) if reuse else clean
+            info = Info(out, clean, trees.zeros(params), extra(clean, clean))
+            return (out, grads), (state.perturbation, state.memo), info
+
+        if every == 1:
+            (out, grads), carried, info = full()
+        else:
+            (out, grads), carried, info = jax.lax.cond(state.count % every == 0, full, cheap)
+        carried = jax.tree.map(lambda x: mean_later(x) if _is_real(x) else x, carried)
+        info = info._replace(extra=mean_later(info.extra))
+        return (out, mean_later(grads)), State(state.count + 1, *carried), info
 
     return Gradient(init, value_and_grad)
 
 
-def grouped(gradient: Gradient, groups: int, *, weight=lambda out: 1.0, merge=None) -> Gradient:
-    r"""m-sharpness: each of ``groups`` equal parts of the batch ascends alone (Foret et al., 2021).
-
-    Every leaf of ``*args`` is split along its leading axis. The gradients are averaged with
-    ``weight(out)`` (the number of valid examples, where a loss is masked); ``out`` and ``info.out``
-    are ``merge``d along a new leading axis (default: their mean). One group after another, in
-    the memory of one; the number of devices plays no part. State is averaged over the groups.
-    """
-    if groups == 1:
-        return gradient
-    merge = merge or (lambda outs: jax.tree.map(lambda x: x.mean(0), outs))
-
-    def value_and_grad(params, state, *args):
-        parts = jax.tree.map(lambda a: a.reshape(groups, -1, *a.shape[1:]), args)
-
-        def body(total, part):
-            (out, grads), new, info = gradient.value_and_grad(params, state, *part)
-            share = weight(out)
-            pieces = (grads, info.clean_grads, info.ascent)
-            total = jax.tree.map(lambda t, x: t + share * x, total, (*pieces, jnp.ones(())))
-            return total, (out, info.out, new)
-
-        zeros = jax.tree.map(jnp.zeros_like, (params, params, params, jnp.zeros(())))
-        (*sums, count), (outs, perturbed_outs, states) = jax.lax.scan(body, zeros, parts)
-        grads, clean, ascent = jax.tree.map(lambda x: (x / count).astype(x.dtype), tuple(sums))
-        info = Info(merge(perturbed_outs), clean, ascent)
-        return (merge(outs), grads), jax.tree.map(_average, states), info
-
-    return Gradient(gradient.init, value_and_grad)
+def _varying(w, axis_name):
+    """Told apart between devices: the gradient of replicated weights would be summed over them."""
+    if axis_name in jax.typeof(w).mat.varying:
+        return w
+    return jax.lax.pcast(w, axis_name, to="varying")
 
 
-def norm(tree):
-    """The l2 norm over all leaves, in at least float32."""
-    return jnp.sqrt(sum(jnp.vdot(x, x).real for x in map(_wide, jax.tree.leaves(tree))))
-
-
-def _add(params, ascent):
-    return jax.tree.map(lambda w, e: (_wide(w) + _wide(e)).astype(w.dtype), params, ascent)
-
-
-def _average(x):  # counters agree between groups; a mean would make them floats
-    return x.mean(0) if jnp.issubdtype(x.dtype, jnp.inexact) else x[0]
-
-
-def _wide(x):
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _is_real(x):
+    return jnp.issubdtype(x.dtype, jnp.inexact)

@@ -1,59 +1,244 @@
-r"""From a gradient to the displacement of the second pass: optax transformations, to be *added*."""
+r"""From a gradient to the displacement of the second pass: optax transformations, to be *added*.
 
-from typing import NamedTuple
+Chain them: what stands before ``to_ball`` bends the direction, what stands after it shortens the
+step. A mask before leaves the whole radius to what it keeps (SAM-ON), a mask after does not (SSAM).
+
+A radius ``rho`` is a number, an array (traced or not), a tree of them like the parameters, or a
+schedule of the step, which ``sharpness_aware`` counts.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness.core import norm
+from samscale.sharpness import trees
 
 
-class Count(NamedTuple):
-    """Steps behind us, for radii that follow a schedule."""
+def stateless(rule) -> optax.GradientTransformationExtraArgs:
+    """A perturbation from ``rule(g, params, **extra) -> e``."""
 
-    count: jax.Array
+    def update(g, state, params=None, **extra):
+        return rule(g, params, **extra), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def to_sphere(rho) -> optax.GradientTransformation:
-    r"""$e = \rho\, g / \|g\|_2$, the maximiser of $\langle g, e \rangle$ over $\|e\|_2 \le \rho$.
+def to_ball(rho, ord=2, metric=None) -> optax.GradientTransformationExtraArgs:
+    r"""The maximiser of $\langle g, e \rangle$ over $\|T^{-1} e\|_p \le \rho$, p = ``ord``.
 
-    ``rho``: a number, an array (traced or not), or a schedule of the step. Zero where $g = 0$.
+    $$e = \rho\, T\, \frac{\mathrm{sign}(u)\, |u|^{q-1}}{\|u\|_q^{q-1}}, \quad u = T g,
+    \quad \frac{1}{p} + \frac{1}{q} = 1$$
+
+    so that $\langle g, e \rangle = \rho \|u\|_q$. p = 2: $\rho\, T u / \|u\|_2$; p = inf:
+    $\rho\, T\, \mathrm{sign}(u)$; p = 1: the largest entry of |u| alone, ties sharing the radius.
+    ``metric(params)`` is the diagonal of T (None: 1), a tree like the parameters or of factors that
+    broadcast against them. Zero where g = 0. Raises ``ValueError`` for p < 1.
+    """
+    if not ord >= 1:
+        raise ValueError(f"ord={ord}: must be at least 1, or inf")
+
+    def rule(g, params, **extra):
+        t = metric(params) if metric else jax.tree.map(lambda x: jnp.ones((), x.dtype), g)
+        u = jax.tree.map(lambda t, x: trees.wide(t) * trees.wide(x), t, g)
+        length, direction = _steepest(u, ord)
+        r = jax.tree.map(lambda r: r * length, radius(rho, extra.get("count")))
+        e = jax.tree.map(lambda t, d: trees.wide(t) * d, t, direction)
+        return jax.tree.map(lambda e, x: e.astype(x.dtype), trees.scale(r, e), g)
+
+    return stateless(rule)
+
+
+def onto_ball(rho, ord=2, metric=None):
+    r"""``(e, params, count)`` -> the nearest point with $\|T^{-1} e\|_p \le \rho$.
+
+    Nearest in the coordinates $T^{-1} e / \rho$, where the ball is round. Raises ``ValueError`` for
+    a p other than 1, 2, inf.
+    """
+    balls = {
+        1: optax.projections.projection_l1_ball,
+        2: lambda z: trees.scale(1 / jnp.maximum(1, trees.norm(z)), z),
+        jnp.inf: lambda z: jax.tree.map(lambda x: jnp.clip(x, -1, 1), z),
+    }
+    if ord not in balls:
+        raise ValueError(f"ord={ord}: must be 1, 2 or inf where several steps climb")
+
+    def project(e, params, count):
+        t = metric(params) if metric else jax.tree.map(lambda x: jnp.ones((), x.dtype), e)
+        t = trees.scale(radius(rho, count), jax.tree.map(trees.wide, t))
+        z = balls[ord](jax.tree.map(lambda x, t: trees.ratio(trees.wide(x), t), e, t))
+        return jax.tree.map(lambda t, z, x: (t * z).astype(x.dtype), t, z, e)
+
+    return project
+
+
+def times(rho) -> optax.GradientTransformationExtraArgs:
+    r"""$e = \rho\, g$: not normalised, the SAM of the paper's theorems."""
+    return stateless(lambda g, params, **extra: trees.scale(radius(rho, extra.get("count")), g))
+
+
+def per_layer(rho) -> optax.GradientTransformationExtraArgs:
+    r"""$e_l = \rho\, \|w_l\|\, g_l / \|g_l\|$ for each leaf l (LayerSAM: Liu et al., CVPR 2022)."""
+
+    def rule(g, params, **extra):
+        r = radius(rho, extra.get("count"))
+        lengths = jax.tree.map(lambda w, x: trees.ratio(trees.norm(w), trees.norm(x)), params, g)
+        return trees.scale(r, trees.scale(lengths, g))
+
+    return stateless(rule)
+
+
+def to_fisher_ball(rho, eta=1.0) -> optax.GradientTransformationExtraArgs:
+    r"""$e = \rho\, F^{-1} g / \sqrt{g^T F^{-1} g}$ with $F = 1 + \eta g^2$, entry by entry.
+
+    The maximiser of $\langle g, e \rangle$ over $e^T F e \le \rho^2$ (Kim et al., ICML 2022).
     """
 
+    def rule(g, params, **extra):
+        del params
+        solved = jax.tree.map(lambda x: x / (1 + eta * x**2), jax.tree.map(trees.wide, g))
+        root = jax.tree.map(lambda x: x / jnp.sqrt(1 + eta * x**2), jax.tree.map(trees.wide, g))
+        length = trees.ratio(1.0, trees.norm(root))
+        r = jax.tree.map(lambda r: r * length, radius(rho, extra.get("count")))
+        return jax.tree.map(lambda e, x: e.astype(x.dtype), trees.scale(r, solved), g)
+
+    return stateless(rule)
+
+
+def in_random_direction(rho, mask=None) -> optax.GradientTransformationExtraArgs:
+    r"""$e = \rho\, \xi / \|\xi\|$, $\xi \sim N(0, I)$ where ``mask``: needs a ``key`` alone."""
+
+    def rule(g, params, **extra):
+        del params
+        e = normal(_needed(extra, "key"), g)
+        if mask is not None:
+            e = jax.tree.map(lambda m, x: jnp.where(m, x, 0), mask, e)
+        return _unit(e, radius(rho, extra.get("count")))
+
+    return stateless(rule)
+
+
+def against_momentum(rho) -> optax.GradientTransformationExtraArgs:
+    r"""$e = -\rho\, v / \|v\|$ with v the momentum buffer of the optimizer: needs no gradient.
+
+    v is ``trace`` (sgd) or ``mu`` (Adam) in ``opt_state``; ``ValueError`` where it has neither.
+    """
+
+    def rule(g, params, **extra):
+        del g
+        opt_state = _needed(extra, "opt_state")
+        momentum = optax.tree.get(opt_state, "trace", optax.tree.get(opt_state, "mu"))
+        if momentum is None:
+            raise ValueError("opt_state: must have a momentum buffer, as of sgd or Adam")
+        e = _unit(momentum, jax.tree.map(jnp.negative, radius(rho, extra.get("count"))))
+        return jax.tree.map(lambda e, w: e.astype(w.dtype), e, params)
+
+    return stateless(rule)
+
+
+def only(where) -> optax.GradientTransformationExtraArgs:
+    """Zero but where ``where`` is true: a tree of booleans (or of arrays of them), or a function
+    from the parameters to one."""
+
+    def rule(g, params, **extra):
+        mask = where(params) if callable(where) else where
+        return jax.tree.map(lambda m, x: jnp.where(m, x, jnp.zeros_like(x)), mask, g)
+
+    return stateless(rule)
+
+
+def keep_leaves(share) -> optax.GradientTransformationExtraArgs:
+    r"""Each leaf with probability ``share``, times 1 / share; else zero. Needs a ``key``."""
+
+    def rule(g, params, **extra):
+        del params
+        leaves, structure = jax.tree.flatten(g)
+        kept = jax.random.bernoulli(_needed(extra, "key"), share, (len(leaves),))
+        scaled = [
+            trees.scale(jnp.where(k, 1 / share, 0), x) for k, x in zip(kept, leaves, strict=True)
+        ]
+        return structure.unflatten(scaled)
+
+    return stateless(rule)
+
+
+class Mean(NamedTuple):
+    """A running mean of gradients; empty before the first."""
+
+    empty: jax.Array
+    mean: Any
+
+
+def drop_mean(sigma=1.0, decay=0.9) -> optax.GradientTransformation:
+    r"""$g - \sigma m$, where $m \leftarrow \lambda m + (1 - \lambda) g$ of the gradients before.
+
+    In the first step nothing is taken away, and m = g after it.
+    """
+    return _running_mean(decay, lambda g, before, after: trees.add(g, before, -sigma))
+
+
+def smooth(theta=0.9) -> optax.GradientTransformation:
+    r"""$d \leftarrow (1 - \theta) d + \theta g$; d = g in the first step."""
+    return _running_mean(1 - theta, lambda g, before, after: after)
+
+
+def _running_mean(decay, use):
+    def init(params):
+        return Mean(jnp.ones((), jnp.int32), trees.zeros(params))
+
     def update(g, state, params=None):
         del params
-        factor = _radius(rho, state.count) * _inverse(norm(g))
-        return _scale(factor, g), Count(state.count + 1)
+        blend = lambda m, x: jnp.where(
+            state.empty, trees.wide(x), decay * trees.wide(m) + (1 - decay) * trees.wide(x)
+        ).astype(m.dtype)
+        after = jax.tree.map(blend, state.mean, g)
+        return use(g, state.mean, after), Mean(jnp.zeros_like(state.empty), after)
 
-    return optax.GradientTransformation(_start, update)
-
-
-def times(rho) -> optax.GradientTransformation:
-    r"""$e = \rho\, g$: not normalised, the SAM of the paper's theorems."""
-
-    def update(g, state, params=None):
-        del params
-        return _scale(_radius(rho, state.count), g), Count(state.count + 1)
-
-    return optax.GradientTransformation(_start, update)
+    return optax.GradientTransformation(init, update)
 
 
-def _start(params):
-    del params
-    return Count(jnp.zeros((), jnp.int32))
+def radius(rho, count):
+    """``rho`` at step ``count``. Raises ``ValueError`` for a schedule that nobody counts for."""
+    if not callable(rho):
+        return rho
+    if count is None:
+        raise ValueError("rho: a schedule needs count=, which sharpness_aware passes on")
+    return rho(count)
 
 
-def _radius(rho, count):
-    return rho(count) if callable(rho) else rho
+def normal(key, tree):
+    """Standard normal numbers, shaped as the leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    draw = lambda k, x: jax.random.normal(k, x.shape, x.dtype)
+    return structure.unflatten(map(draw, keys, leaves))
 
 
-def _scale(factor, g):
-    """``factor`` times every leaf, multiplied in at least float32, in the leaf's own dtype."""
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jax.tree.map(lambda x: (factor * wide(x)).astype(x.dtype), g)
+def _needed(extra, name):
+    if extra.get(name) is None:
+        raise ValueError(f"{name}=None: this perturbation must be given one")
+    return extra[name]
 
 
-def _inverse(x):
-    """1/x, and 0 at x = 0: an interpolating network has zero gradient, not NaN."""
-    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
+def _unit(g, rho):
+    length = trees.norm(g)
+    return trees.scale(jax.tree.map(lambda r: r * trees.ratio(1.0, length), rho), g)
+
+
+def _steepest(u, p):
+    """The maximiser over the unit ball of the p-norm, as a factor and a tree of wide arrays."""
+    if p == 2:
+        return trees.ratio(1.0, trees.norm(u)), u
+    if p == jnp.inf:
+        return 1.0, jax.tree.map(jnp.sign, u)
+    peak = trees.largest(u)
+    if p == 1:
+        at_peak = jax.tree.map(lambda x: (jnp.abs(x) == peak) & (peak > 0), u)
+        ties = jnp.maximum(sum(hit.sum() for hit in jax.tree.leaves(at_peak)), 1)
+        return 1 / ties, jax.tree.map(lambda x, hit: jnp.sign(x) * hit, u, at_peak)
+    q = p / (p - 1)
+    share = jax.tree.map(lambda x: jnp.abs(trees.ratio(x, peak)), u)  # the largest is 1
+    total = sum((s**q).sum() for s in jax.tree.leaves(share))
+    length = jnp.where(total > 0, total, 1) ** (1 / p)
+    return 1 / length, jax.tree.map(lambda x, s: jnp.sign(x) * s ** (q - 1), u, share)

@@ -203,7 +203,7 @@ def cells(study: Study) -> list[Cell]:
             for name in knobs:
                 if name not in Config.__dataclass_fields__:
                     raise ValueError(f"axes: {unknown_knob(name)}")
-            found.append(Cell(labels, dataclasses.replace(study.base, **knobs)))
+            found.append(Cell(labels, dataclasses.replace(study.base, **knobs).settled()))
     programs = [cell.config.program_id for cell in found]
     first = {program: i for i, program in reversed(list(enumerate(programs)))}
     order = sorted(range(len(found)), key=lambda i: first[programs[i]])

@@ -1,5 +1,6 @@
 """What a study will cost, before anything runs: traced, never compiled."""
 
+import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def plan(study: Study, workdir) -> list[Group]:
         labels |= {a.name: group[0].labels[a.name] for a in (study.size, *study.panels)}
         left = len(group) - len(done)
         seconds = left * each + (COMPILE_SECONDS if left else 0)
-        gradients = float(left * steps * machine.program.passes)
+        gradients = left * machine.program.gradients(steps)
         title = " ".join(labels.values())
         rows.append(Group(title, len(group), len(done), size, gradients, seconds, memory))
     return rows
@@ -70,8 +71,10 @@ def _look(machine, config):
     size = sum(int(np.prod(w.shape)) for w in jax.tree.leaves(state.params))
     data = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(examples))
     held = sum(int(np.prod(w.shape)) * w.dtype.itemsize for w in jax.tree.leaves(state))
-    memory = float(data + held + 4 * size * machine.program.passes)
-    return machine.program.num_steps, size, memory, float(cost.get("flops", 0.0))
+    steps = machine.program.num_steps
+    passes = math.ceil(machine.program.gradients(steps) / steps)
+    memory = float(data + held + 4 * size * passes)
+    return steps, size, memory, float(cost.get("flops", 0.0))
 
 
 def _rate():

@@ -74,8 +74,8 @@ class Lane:
         self.lease.check()
         checkpoint.save(self.path, {"state": state, **self.sums, "seconds": self.seconds})
 
-    def finish(self, state, passes: int, memory: int) -> None:
-        """The last line. ``passes``: gradients a step; ``memory``: bytes that steps need."""
+    def finish(self, state, gradients: float, memory: int) -> None:
+        """The last line. ``gradients``: of a batch, in all; ``memory``: bytes that steps need."""
         epochs = [row for row in self.record.rows if row["kind"] == "epoch"]
         params = jax.tree.leaves(state.params)
         row = {
@@ -84,7 +84,7 @@ class Lane:
             **summary(epochs, self.task),
             "num_params": sum(w.size for w in params),
             "sparsity": float(pruning.sparsity(state.mask)),
-            "gradients": passes * self.step,
+            "gradients": gradients,
             "memory": memory,
             "seconds": round(sum(row["seconds"] for row in epochs), 4),
         }

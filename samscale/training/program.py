@@ -1,5 +1,6 @@
 """The composition root: a config and a task become pure functions, ready to jit, scan and map."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from samscale import keys, optimizers, pruning, sharpness
 from samscale.config import Config, choose
 from samscale.tasks import Task, means
+from samscale.training import method
 from samscale.training.step import Knobs, State, make_advance, make_evaluate, make_step
 
 
@@ -17,7 +19,7 @@ class Program(NamedTuple):
 
     steps_per_epoch: int
     num_steps: int
-    passes: int  # gradients a step
+    gradients: Callable  # steps -> gradients of a batch that they cost
     init: Callable  # (knobs, examples, order) -> State
     order: Callable  # (knobs, epoch) -> (steps_per_epoch, batch_size) indices
     advance: Callable  # (state, examples, order, first, count, knobs) -> (State, infos)
@@ -26,6 +28,7 @@ class Program(NamedTuple):
 
 def build(config: Config, task: Task) -> Program:
     """Raises ``ValueError``, naming field and value, where the config does not fit the task."""
+    config = config.settled()
     _check_choices(config)
     num_examples = len(next(iter(task.train.values())))
     if num_examples < config.batch_size:
@@ -33,6 +36,7 @@ def build(config: Config, task: Task) -> Program:
             f"batch_size={config.batch_size}: must be at most {num_examples}, the training examples"
         )
     _check_exempt(config, task)
+    _check_normalization(config, task)
     per_epoch = num_examples // config.batch_size
     num_steps = config.num_train_steps
     if num_steps == -1:
@@ -48,7 +52,16 @@ def build(config: Config, task: Task) -> Program:
         return shuffled[: per_epoch * config.batch_size].reshape(per_epoch, config.batch_size)
 
     make_optimizer = _optimizer(config, num_steps)
-    step = make_step(task, _gradient(config), make_optimizer, config.sam_groups)
+    shape = optimizers.schedule(config.lr_scheduler, num_steps, config.warmup_steps)
+    sizes = {"num_steps": num_steps, "per_epoch": per_epoch, "num_examples": num_examples}
+    make_gradient = method.maker(config, shape, **sizes)
+    step = make_step(
+        task,
+        make_gradient,
+        make_optimizer,
+        micro_batches=config.micro_batches,
+        per_example=config.optimizer == "esam" and config.esam_gamma < 1,
+    )
 
     def init(knobs, examples, order):
         params, stats = task.init(keys.address(knobs.seed, keys.INIT))
@@ -57,13 +70,13 @@ def build(config: Config, task: Task) -> Program:
         mask = _mask(config, task, params, stats, knobs, examples, order)
         params = pruning.apply(mask, params)
         opt_state = make_optimizer(knobs).init(params)
-        gradient = _gradient(config)(None, knobs.rho)
+        gradient = make_gradient(None, knobs)
         start = jnp.zeros((), jnp.int32)
         return State(start, params, stats, opt_state, gradient.init(params), mask)
 
-    passes = 2 if config.optimizer in sharpness.PRESETS else 1
+    gradients = functools.partial(method.gradients, config)
     return Program(
-        per_epoch, num_steps, passes, init, order, make_advance(step), make_evaluate(task)
+        per_epoch, num_steps, gradients, init, order, make_advance(step), make_evaluate(task)
     )
 
 
@@ -72,11 +85,13 @@ def _check_choices(config: Config):
     choose("base_optimizer", config.base_optimizer, optimizers.BASES)
     choose("lr_scheduler", config.lr_scheduler, optimizers.SCHEDULES)
     choose("pruner", config.pruner, pruning.PRUNERS)
-    if config.optimizer in optimizers.BASES and config.base_optimizer != "sgd":
+    complete = not method.is_sharp(config) or method.has_own_optimizer(config)
+    if complete and config.base_optimizer != "sgd":
         raise ValueError(
             f"base_optimizer={config.base_optimizer!r}: must be left alone where optimizer="
             f"{config.optimizer!r} is a base optimizer itself"
         )
+    method.check(config)
 
 
 def _check_exempt(config: Config, task: Task):
@@ -88,37 +103,40 @@ def _check_exempt(config: Config, task: Task):
             choose("prune_exempt", name, dict.fromkeys(layers))
 
 
+def _check_normalization(config: Config, task: Task):
+    if config.optimizer == "sam_on":
+        params, _ = jax.eval_shape(task.init, jax.random.key(0))
+        try:
+            sharpness.presets.ascents.normalization(params)
+        except ValueError as error:
+            raise ValueError(f"optimizer='sam_on': {error}") from error
+
+
 def _scaled(params, factor):
     """Kernels times ``factor``; biases and the scales of normalization stay."""
     is_kernel = optimizers.kernels(params)
     return jax.tree.map(lambda w, kernel: factor * w if kernel else w, params, is_kernel)
 
 
-def _gradient(config: Config):
-    if config.optimizer in sharpness.PRESETS:
-        return sharpness.PRESETS[config.optimizer]
-    return lambda value_and_grad_fn, rho: sharpness.plain(value_and_grad_fn)
-
-
 def _optimizer(config: Config, num_steps: int):
-    base = config.base_optimizer if config.optimizer in sharpness.PRESETS else config.optimizer
+    base = config.base_optimizer if method.is_sharp(config) else config.optimizer
     shape = optimizers.schedule(config.lr_scheduler, num_steps, config.warmup_steps)
 
+    numbers = {
+        "mode": config.decay_mode,
+        "on": config.decay_on,
+        "clip_norm": config.clip_norm,
+        "momentum": config.momentum,
+        "nesterov": config.nesterov,
+        "beta1": config.beta1,
+        "beta2": config.beta2,
+        "adam_epsilon": config.adam_epsilon,
+    }
+
     def make(knobs: Knobs):
-        return optimizers.build(
-            base,
-            knobs.learning_rate,
-            shape,
-            weight_decay=knobs.weight_decay,
-            mode=config.decay_mode,
-            on=config.decay_on,
-            clip_norm=config.clip_norm,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            beta1=config.beta1,
-            beta2=config.beta2,
-            adam_epsilon=config.adam_epsilon,
-        )
+        decay = knobs.weight_decay
+        changed = numbers | method.optimizer(config, decay)
+        return optimizers.build(base, knobs.learning_rate, shape, weight_decay=decay, **changed)
 
     return make
 

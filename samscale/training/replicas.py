@@ -6,6 +6,7 @@ import jax
 
 from samscale.config import Config
 from samscale.training.compiled import compiled
+from samscale.training.method import is_uneven
 
 MOST = 8
 WORK = 1e7  # parameters x batch up to which replicas are faster on CPUs: docs/results.md
@@ -21,6 +22,8 @@ def best(config: Config, wanted: int = 0) -> int:
     leaves = jax.tree.leaves(params)
     size = sum(leaf.size for leaf in leaves)
     if not wanted:
+        if is_uneven(config):  # a branch under vmap is taken both ways
+            return 1
         small = size * config.batch_size <= WORK and all(leaf.ndim < 3 for leaf in leaves)
         wanted = MOST if small else 1
     held = 4 * 6 * size  # weights, two gradients, the ascended weights, moments: float32

@@ -25,7 +25,7 @@ TIMED = ("seconds", "examples_per_second", "memory")  # what may differ between 
 
 def ready(config: Config) -> Compiled:
     """What may find config or data wrong: raises ``ValueError``, writes nothing."""
-    config.validate()
+    config = config.validate()
     track.require(config.track)
     return compiled(config)
 
@@ -53,6 +53,7 @@ def train_together(
     were stopped after different steps, and streamed data, are trained in turn. ``seconds`` and
     ``memory`` of a replica are its share. Raises as ``train`` does what concerns them all.
     """
+    configs = [config.validate() for config in configs]
     machine = ready(configs[0])
     view = view or progress.choose()
     found: dict[str, Any] = {}
@@ -129,7 +130,8 @@ class _Loop:
                         f"goes on from there ({self.lanes[0].path.parent})",
                         asked[0],
                     )
-        cost = self.machine.program.passes, self.machine.advance.memory // len(self.lanes)
+        gradients = self.machine.program.gradients(self.step)
+        cost = gradients, self.machine.advance.memory // len(self.lanes)
         self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i), *cost))
         self.view.stop()
         for lane in self._going():

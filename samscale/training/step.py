@@ -15,6 +15,7 @@ import optax
 from samscale import keys, pruning, sharpness
 from samscale.config import Config
 from samscale.tasks import Task, means
+from samscale.training import method
 
 
 class State(NamedTuple):
@@ -41,45 +42,67 @@ class Knobs(NamedTuple):
         f32 = np.float32
         return cls(
             np.uint32(config.seed),
-            f32(config.rho),
+            f32(config.settled().rho),
             f32(config.learning_rate),
             f32(config.weight_decay),
         )
 
 
-def make_step(task: Task, make_gradient, make_optimizer, groups: int = 1):
+def make_step(task: Task, make_gradient, make_optimizer, *, micro_batches=1, per_example=False):
     """``step(state, batch, knobs) -> (state, info)``; info: sums of the clean pass, gap, norm.
 
-    ``make_gradient(value_and_grad_fn, rho)`` and ``make_optimizer(knobs)`` are constructors.
+    ``make_gradient(value_and_grad_fn, knobs, mask, losses)`` and ``make_optimizer(knobs)`` are
+    constructors. ``per_example``: whether the former wants the loss of each example too.
     """
 
     def step(state: State, batch, knobs: Knobs):
         batch = task.augment(keys.address(knobs.seed, keys.AUGMENT, state.step), batch)
-        group_keys = jax.random.split(keys.address(knobs.seed, keys.DROPOUT, state.step), groups)
+        key = keys.address(knobs.seed, keys.DROPOUT, state.step)
 
-        def mean_loss(params, batch, group_keys):
+        def loss(params, batch, key):
             weights = pruning.apply(state.mask, params)
-            sums, stats = task.loss(weights, state.stats, batch, group_keys[0], True)
+            return task.loss(weights, state.stats, batch, key, True)
+
+        def mean_loss(params, weight, batch, key):
+            batch = batch if weight is None else {**batch, "weight": weight}
+            sums, stats = loss(params, batch, key)
             return means(sums)["loss"], (sums, stats)
 
         @jax.jit  # both passes, one trace of the model: XLA inlines it
-        def value_and_grad(params, *args):
-            (_, out), grads = jax.value_and_grad(mean_loss, has_aux=True)(params, *args)
-            return out, grads
+        def value_and_grad(params, batch, key):
+            weight = _weight(batch) if per_example else None
+            wanted = (0, 1) if per_example else 0
+            (mean, (sums, stats)), grads = jax.value_and_grad(mean_loss, wanted, has_aux=True)(
+                params, weight, batch, key
+            )
+            losses = None
+            if (
+                per_example
+            ):  # of a mean of losses, the derivative by an example's weight tells its own
+                grads, slope = grads
+                losses = mean + slope * sums["count"]
+            return (sums, stats, losses), grads
+
+        def losses(params, batch, key):
+            """Of each example: a forward pass, and the derivative of a sum by its weights."""
+            total = lambda weight: loss(params, {**batch, "weight": weight}, key)[0]["loss"]
+            return jax.grad(total)(_weight(batch))
 
         one_pass = value_and_grad
         if any(w.ndim > 2 for w in jax.tree.leaves(state.params)):  # maps outgrow their kernels
             one_pass = _in_one_piece(value_and_grad, state.step >= 0)
-        gradient = sharpness.grouped(
-            make_gradient(one_pass, knobs.rho), groups, weight=_count, merge=_merge
-        )
+        one_pass = method.accumulated(one_pass, micro_batches)
+        gradient = make_gradient(one_pass, knobs, state.mask, losses)
         (out, grads), carried, info = gradient.value_and_grad(
-            state.params, state.sharpness, batch, group_keys
+            state.params, state.sharpness, batch, key, opt_state=state.opt_state
         )
-        (sums, stats), (above, _) = out, info.out
-        updates, opt_state = make_optimizer(knobs).update(grads, state.opt_state, state.params)
+        (sums, stats, _), above = out, info.out[0]
+        updates, opt_state = make_optimizer(knobs).update(
+            grads, state.opt_state, state.params, **info.extra
+        )
         params = pruning.apply(state.mask, optax.apply_updates(state.params, updates))
-        report = {**sums, "gap": above["loss"] - sums["loss"], "grad_norm": sharpness.norm(grads)}
+        gap = means(above)["loss"] - means(sums)["loss"]
+        report = {**sums, "gap": gap * sums["count"], "grad_norm": sharpness.norm(grads)}
         state = State(state.step + 1, params, stats, opt_state, carried, state.mask)
         return state, report
 
@@ -147,12 +170,6 @@ def _in_one_piece(f, true):
     return piece
 
 
-def _count(out):
-    sums, _ = out
-    return sums["count"]
-
-
-def _merge(outs):
-    """Groups of a batch: their sums add, their batch statistics are averaged."""
-    sums, stats = outs
-    return jax.tree.map(lambda x: x.sum(0), sums), jax.tree.map(lambda x: x.mean(0), stats)
+def _weight(batch):
+    """What each example counts."""
+    return batch.get("weight", jnp.ones(len(next(iter(batch.values())))))

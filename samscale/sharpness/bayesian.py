@@ -1,0 +1,72 @@
+r"""bSAM (Moellenhoff and Khan: SAM as an Optimal Relaxation of Bayes, ICLR 2023).
+
+A gradient and an optimizer that belong together: the gradient looks up the precision s, which the
+optimizer keeps.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from samscale.sharpness import trees
+from samscale.sharpness.core import Gradient, Info, State
+from samscale.sharpness.perturbations import normal, radius
+
+
+def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key) -> Gradient:
+    r"""$\nabla L(w + e)$, $e = \rho\, g / s$, $g = \nabla L(w + n)$, $n \sim N(0, 1 / (N s))$.
+
+    N: ``num_examples`` of the training set. Moellenhoff and Khan, ICLR 2023. Cost 2. Both
+    start at w; what is reported belongs to the first, at w + n, since none is at w. ``opt_state``
+    must be that of an optimizer with ``scale_by_bsam``, whose update takes ``**info.extra``.
+    """
+
+    def init(params):
+        del params
+        return State(jnp.zeros((), jnp.int32), optax.EmptyState(), None)
+
+    def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
+        del known  # at w, where this looks nowhere
+        s = optax.tree.get(opt_state, "precision")
+        if s is None:
+            raise ValueError("opt_state: must be that of an optimizer with scale_by_bsam")
+        draw = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
+        deviation = jax.tree.map(lambda s: jax.lax.rsqrt(num_examples * trees.wide(s)), s)
+        noise = trees.scale(deviation, normal(draw, params))
+        out, g = value_and_grad_fn(trees.add(params, noise), *args)
+        e = trees.scale(radius(rho, state.count), jax.tree.map(lambda g, s: g / s, g, s))
+        perturbed_out, grads = value_and_grad_fn(trees.add(params, e), *args)
+        info = Info(perturbed_out, g, e, {"clean_grads": g})
+        return (out, grads), state._replace(count=state.count + 1), info
+
+    return Gradient(init, value_and_grad)
+
+
+class BSAMState(NamedTuple):
+    momentum: Any
+    precision: Any
+
+
+def scale_by_bsam(beta1=0.9, beta2=0.999, gamma=0.1, delta=0.0, initial_precision=1.0):
+    r"""$m \leftarrow \beta_1 m + (1 - \beta_1) u$, direction m / s with the *old* s, then
+    $s \leftarrow \beta_2 s + (1 - \beta_2) (\sqrt s\, |g| + \gamma + \delta)$.
+
+    u is the gradient (with weight decay $\delta w$ added before), g the noisy clean one, an extra
+    argument ``clean_grads``. gamma: damping.
+    """
+
+    def init(params):
+        full = jax.tree.map(lambda w: jnp.full_like(w, initial_precision), params)
+        return BSAMState(trees.zeros(params), full)
+
+    def update(updates, state, params=None, *, clean_grads, **extra):
+        del params, extra
+        m = trees.add(trees.scale(beta1, state.momentum), updates, 1 - beta1)
+        direction = jax.tree.map(lambda m, s: m / s, m, state.precision)
+        grow = lambda s, g: beta2 * s + (1 - beta2) * (jnp.sqrt(s) * jnp.abs(g) + gamma + delta)
+        precision = jax.tree.map(grow, state.precision, clean_grads)
+        return direction, BSAMState(m, precision)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,58 @@
+r"""From the clean gradient g and the perturbed one, $g_s$, to what the optimizer is given."""
+
+import jax
+import jax.numpy as jnp
+
+from samscale.sharpness import trees
+
+
+def gsam(alpha):
+    r"""$g_s - \alpha\, (g - \frac{\langle g, g_s \rangle}{\|g_s\|^2} g_s)$: alpha = 0 is SAM."""
+
+    def combine(g, gs):
+        orthogonal = trees.add(g, gs, -trees.along(g, gs))
+        return trees.add(gs, orthogonal, -alpha)
+
+    return combine
+
+
+def wsam(gamma):
+    r"""$g + \frac{\gamma}{1 - \gamma} (g_s - g)$: gamma = 0 is no SAM, 1/2 is SAM."""
+    return lambda g, gs: trees.add(g, sharpness(gamma)(g, gs))
+
+
+def sharpness(gamma):
+    r"""$\frac{\gamma}{1 - \gamma} (g_s - g)$: the second term of ``wsam`` alone."""
+    if not 0 <= gamma < 1:
+        raise ValueError(f"gamma={gamma}: must be at least 0 and less than 1")
+    factor = gamma / (1 - gamma)
+    return lambda g, gs: trees.scale(factor, trees.add(gs, g, -1.0))
+
+
+def clean(g, gs):
+    """g alone."""
+    del gs
+    return g
+
+
+def step_size_only(g, gs):
+    r"""$g\, \|g_s\| / \|g\|$: the length of SAM's gradient in the direction of the clean one."""
+    return trees.scale(trees.ratio(trees.norm(gs), trees.norm(g)), g)
+
+
+def looksam(alpha):
+    r"""``(remember, recall)``: v is the part of $g_s$ orthogonal to g; later,
+    $g + \alpha \frac{\|g\|}{\|v\|} v$.
+
+    A v within the rounding of $g_s$ counts as zero: its direction is noise, and would be blown up.
+    """
+
+    def remember(g, gs):
+        v = trees.add(gs, g, -trees.along(gs, g))
+        rounding = 8 * max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(g))
+        return trees.scale(trees.norm(v) > rounding * trees.norm(gs), v)
+
+    def recall(g, v):
+        return trees.add(g, v, alpha * trees.ratio(trees.norm(g), trees.norm(v)))
+
+    return remember, recall

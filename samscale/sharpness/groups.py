@@ -1,0 +1,89 @@
+r"""A batch in parts: each with an ascent of its own (m-SAM), or all of them with one (less memory).
+
+Both take ``split``, ``weight`` and ``merge``, which say what a batch and an ``out`` are:
+
+- ``split(args, parts)``: the arguments with a new leading axis of length ``parts``; default: every
+  leaf is split along its leading axis;
+- ``weight(out)``: what a part counts, such as its valid examples (of a masked loss); default: 1;
+- ``merge(outs)``: of all parts, stacked along a leading axis, one ``out``; default: their mean.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from samscale.sharpness import trees
+from samscale.sharpness.core import Gradient, Info, plain
+
+
+def split_leading(args, parts: int):
+    """Every leaf (n, ...) as (parts, n / parts, ...)."""
+    return jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), args)
+
+
+def merge_mean(outs):
+    return jax.tree.map(lambda x: x.mean(0), outs)
+
+
+def grouped(
+    gradient: Gradient,
+    groups: int,
+    *,
+    split=split_leading,
+    weight=lambda out: 1.0,
+    merge=merge_mean,
+) -> Gradient:
+    r"""m-sharpness: each of ``groups`` equal parts of the batch ascends alone (Foret et al., 2021).
+
+    One group after another, in the memory of one; the number of devices plays no part. All begin
+    with the same state, and leave the mean of theirs. No more gradients than without.
+    """
+    if groups == 1:
+        return gradient
+
+    def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
+        del known  # of the whole batch, while each group begins with its own
+
+        def one(part_of_group, part):
+            (out, grads), new, info = gradient.value_and_grad(
+                params, state, *part, opt_state=opt_state, group=group * groups + part_of_group
+            )
+            averaged = (grads, info.clean_grads, info.ascent, info.extra)
+            return averaged, weight(out), (out, info.out, new)
+
+        def body(total, numbered):
+            averaged, share, rest = one(*numbered)
+            summed = jax.tree.map(lambda x: share * trees.wide(x), (*averaged, jnp.ones(())))
+            return jax.tree.map(jnp.add, total, summed), rest
+
+        numbered = jnp.arange(groups), split(args, groups)
+        like, _, _ = jax.eval_shape(one, *jax.tree.map(lambda a: a[0], numbered))
+        start = trees.zeros(jax.tree.map(trees.wide, trees.zeros((*like, jnp.ones(())))))
+        (*sums, count), (outs, perturbed_outs, states) = jax.lax.scan(body, start, numbered)
+        mean = lambda x, like: (x / count).astype(like.dtype)
+        grads, clean, ascent, extra = jax.tree.map(mean, tuple(sums), like)
+        info = Info(merge(perturbed_outs), clean, ascent, extra)
+        return (merge(outs), grads), jax.tree.map(_average, states), info
+
+    return Gradient(gradient.init, value_and_grad)
+
+
+def accumulated(value_and_grad_fn, parts: int, *, split=split_leading, **how):
+    r"""``value_and_grad_fn`` of the whole batch, computed part after part in the memory of one.
+
+    Around it, ``sharpness_aware`` ascends once for the whole batch; ``grouped`` around that one
+    ascends in each part. The first is SAM, the second m-SAM.
+    """
+    if parts == 1:
+        return value_and_grad_fn
+    gradient = plain(value_and_grad_fn)
+    together = grouped(gradient, parts, split=split, **how)
+
+    def whole(params, *args):
+        result, _, _ = together.value_and_grad(params, gradient.init(params), *args)
+        return result
+
+    return whole
+
+
+def _average(x):  # counters agree between groups; a mean would make them floats
+    return x.mean(0) if jnp.issubdtype(x.dtype, jnp.inexact) else x[0]

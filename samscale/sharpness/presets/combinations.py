@@ -1,0 +1,130 @@
+r"""Methods that differ in what becomes of the two gradients, and when the second is taken."""
+
+import jax
+import jax.numpy as jnp
+
+from samscale.sharpness import combine
+from samscale.sharpness import perturbations as p
+from samscale.sharpness.core import Gradient, sharpness_aware
+from samscale.sharpness.presets.ascents import in_ball
+
+
+def gsam(value_and_grad_fn, rho=0.05, *, alpha=0.4, ord=2, steps=1, **how) -> Gradient:
+    r"""$g_s - \alpha g_\perp$, the part of g orthogonal to $g_s$: less surrogate gap. Cost 2.
+
+    The authors let the radius follow the learning rate: give ``follow(...)`` as rho. alpha = 0 is
+    SAM; theirs is 0.01 for ResNets and 0.4 to 1 for ViTs. Zhuang et al.: Surrogate Gap Minimization
+    Improves Sharpness-Aware Training, ICLR 2022.
+    """
+    return in_ball(value_and_grad_fn, rho, combine=combine.gsam(alpha), ord=ord, steps=steps, **how)
+
+
+def follow(shape, rho, rho_min=0.0):
+    r"""$\rho_{min} + (\rho - \rho_{min})\, s(t)$, s the learning rate over its peak, as a schedule.
+
+    GSAM's, for learning rates that end at zero. In a warmup it rises with them from rho_min.
+    """
+    return lambda count: rho_min + (rho - rho_min) * shape(count)
+
+
+def wsam(value_and_grad_fn, rho=0.05, *, gamma=0.9, ord=2, steps=1, **how) -> Gradient:
+    r"""The base optimizer takes g; $\frac{\gamma}{1 - \gamma}(g_s - g)$ joins its update. Cost 2.
+
+    The latter, never averaged by momentum nor divided by Adam, is ``info.extra["sharpness"]``:
+    extra argument of ``add_sharpness``, which stands before the learning rate. gamma = 1/2 is SAM
+    for sgd without momentum, 0 is no SAM. Yue et al.: Sharpness-Aware Minimization Revisited:
+    Weighted Sharpness as a Regularization Term, KDD 2023, decoupled.
+    """
+    term = combine.sharpness(gamma)
+    extra = lambda g, gs: {"sharpness": term(g, gs)}
+    return in_ball(
+        value_and_grad_fn, rho, combine=combine.clean, extra=extra, ord=ord, steps=steps, **how
+    )
+
+
+def wsam_coupled(value_and_grad_fn, rho=0.05, *, gamma=0.9, ord=2, steps=1, **how) -> Gradient:
+    r"""$g + \frac{\gamma}{1 - \gamma}(g_s - g)$ as one gradient; gamma = 1/2 is SAM. Cost 2.
+
+    Yue et al., KDD 2023, coupled.
+    """
+    return in_ball(value_and_grad_fn, rho, combine=combine.wsam(gamma), ord=ord, steps=steps, **how)
+
+
+def looksam(value_and_grad_fn, rho=0.1, *, alpha=0.7, every=5, ord=2, steps=1, **how) -> Gradient:
+    r"""$g_s$ every k-th step, $g + \alpha \|g\| \hat v$ in between. Cost 1 + 1/k.
+
+    v is the part of the last $g_s$ orthogonal to the g beside it, over all leaves; k is ``every``.
+    One more copy of the weights. Liu et al., CVPR 2022.
+    """
+    reuse = combine.looksam(alpha)
+    return in_ball(value_and_grad_fn, rho, every=every, reuse=reuse, ord=ord, steps=steps, **how)
+
+
+def look_layer_sam(value_and_grad_fn, rho=0.1, *, alpha=0.7, every=5, **how) -> Gradient:
+    r"""``looksam`` with $e_l = \rho\, \|w_l\|\, \hat g_l$. Cost 1 + 1/k. Liu et al., CVPR 2022."""
+    reuse = combine.looksam(alpha)
+    return sharpness_aware(value_and_grad_fn, p.per_layer(rho), every=every, reuse=reuse, **how)
+
+
+def periodic_sam(value_and_grad_fn, rho=0.5, *, every=10, ord=2, steps=1, **how) -> Gradient:
+    r"""$g_s$ every k-th step, g in between. Cost 1 + 1/k.
+
+    As in Composer (MosaicML, 2022), where the radius grows with the interval: 0.5 at k = 10.
+    """
+    return in_ball(value_and_grad_fn, rho, every=every, ord=ord, steps=steps, **how)
+
+
+def step_size_sam(value_and_grad_fn, rho=0.05, *, ord=2, steps=1, **how) -> Gradient:
+    r"""$\hat g\, \|g_s\|$: SAM's length without its direction, a control. Cost 2.
+
+    Andriushchenko, Flammarion, ICML 2022.
+    """
+    return in_ball(
+        value_and_grad_fn, rho, combine=combine.step_size_only, ord=ord, steps=steps, **how
+    )
+
+
+def esam(
+    value_and_grad_fn,
+    rho=0.05,
+    *,
+    beta=0.5,
+    gamma=0.5,
+    losses,
+    losses_of=None,
+    take=lambda args, rows: jax.tree.map(lambda a: a[rows], args),
+    ord=2,
+    key,
+    **how,
+) -> Gradient:
+    r"""$g_s$ from the share $\gamma$ of examples whose loss rose most. Cost 1 + 1/3 + gamma.
+
+    Each leaf climbs with probability ``beta``, by 1 / beta as far (stochastic weight perturbation);
+    ``round(gamma n)`` examples are kept (sharpness-sensitive data selection): a static number, so
+    that the second pass really is smaller. The third is a forward pass; for gamma = 1 the cost
+    is 2. beta saves nothing here.
+
+    ``losses(params, *args) -> (n,)``; ``losses_of(out)``: the same of the clean pass, where it is
+    known; ``take(args, rows)``: those examples. Du et al.: Efficient Sharpness-aware Minimization,
+    ICLR 2022.
+    """
+    if not 0 < beta <= 1:
+        raise ValueError(f"beta={beta}: must be greater than 0 and at most 1")
+    if not 0 < gamma <= 1:
+        raise ValueError(f"gamma={gamma}: must be greater than 0 and at most 1")
+
+    def hardest(args, out, above, params):
+        before = losses_of(out) if losses_of else losses(params, *args)
+        increase = losses(above, *args) - before
+        _, rows = jax.lax.top_k(increase, max(1, round(gamma * increase.size)))
+        return take(args, jnp.sort(rows))
+
+    return in_ball(
+        value_and_grad_fn,
+        rho,
+        ord=ord,
+        after=() if beta == 1 else (p.keep_leaves(beta),),
+        descent_args=None if gamma == 1 else hardest,
+        key=key,
+        **how,
+    )

@@ -1,0 +1,92 @@
+r"""SASSHA (Shin et al., ICML 2025; arXiv:2502.18153): SAM with a diagonal Hessian at w + e.
+
+A gradient and an optimizer that belong together: the gradient hands over the curvature.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from samscale.sharpness import trees
+from samscale.sharpness.core import Gradient, Info, State
+from samscale.sharpness.perturbations import to_ball
+
+
+def sassha(value_and_grad_fn, rho=0.2, *, every=10, key) -> Gradient:
+    r"""$\nabla L(w + e)$ as SAM's, and every ``every`` steps $|z \odot H z|$ at w + e, z = +-1.
+
+    One Hessian-vector product with random signs (Hutchinson) estimates the diagonal. Cost 2, and
+    in every ``every``-th step about two more for the product. The update of the optimizer
+    (``scale_by_sassha`` with the same ``every``) takes ``**info.extra``. Shin et al., ICML 2025.
+    """
+    ball = to_ball(rho)
+
+    def init(params):
+        return State(jnp.zeros((), jnp.int32), ball.init(params), None)
+
+    def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
+        del opt_state
+        out, clean = known or value_and_grad_fn(params, *args)
+        e, inner = ball.update(clean, state.perturbation, params, count=state.count)
+        above = trees.add(params, e)
+
+        def curved():
+            draw = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
+            z = _signs(draw, params)
+            flipped = lambda w: value_and_grad_fn(w, *args)[::-1]  # out may hold anything
+            grads, hz, perturbed_out = jax.jvp(flipped, (above,), (z,), has_aux=True)
+            return perturbed_out, grads, jax.tree.map(lambda z, h: jnp.abs(z * h), z, hz)
+
+        def flat():
+            return *value_and_grad_fn(above, *args), trees.zeros(params)
+
+        found = jax.lax.cond(state.count % every == 0, curved, flat)
+        perturbed_out, grads, curvature = found
+        info = Info(perturbed_out, clean, e, {"curvature": curvature})
+        return (out, grads), State(state.count + 1, inner, None), info
+
+    return Gradient(init, value_and_grad)
+
+
+def _signs(key, tree):
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    draw = lambda k, x: jax.random.rademacher(k, x.shape, x.dtype)
+    return structure.unflatten(map(draw, keys, leaves))
+
+
+class SasshaState(NamedTuple):
+    count: jax.Array
+    momentum: Any
+    curvature: Any
+    correction: jax.Array
+
+
+def scale_by_sassha(beta1=0.9, beta2=0.999, epsilon=1e-4, every=10):
+    r"""$\hat m / (\sqrt{D / c} + \epsilon)$, $\hat m = m / (1 - \beta_1^t)$, m a mean of gradients.
+
+    In steps that bring a ``curvature`` h, $D \leftarrow \beta_2 D + (1 - \beta_2) h$ and
+    $c = 1 - \beta_2^t$. As in the official code, t counts steps there too, not the terms of D.
+    """
+
+    def init(params):
+        start = jnp.zeros((), jnp.int32)
+        return SasshaState(start, trees.zeros(params), trees.zeros(params), jnp.ones(()))
+
+    def update(updates, state, params=None, *, curvature, **extra):
+        del params, extra
+        t = state.count + 1
+        fresh = state.count % every == 0
+        m = trees.add(trees.scale(beta1, state.momentum), updates, 1 - beta1)
+        blend = lambda d, h: jnp.where(fresh, beta2 * d + (1 - beta2) * h, d)
+        d = jax.tree.map(blend, state.curvature, curvature)
+        c = jnp.where(fresh, 1 - beta2**t, state.correction)
+        rate = 1 / (1 - beta1**t)
+        direction = jax.tree.map(
+            lambda m, d: (rate * m / (jnp.sqrt(d / c) + epsilon)).astype(m.dtype), m, d
+        )
+        return direction, SasshaState(t, m, d, c)
+
+    return optax.GradientTransformationExtraArgs(init, update)

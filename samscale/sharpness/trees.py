@@ -1,0 +1,73 @@
+r"""Arithmetic on pytrees: sums in at least float32, results in the leaves' own dtypes."""
+
+import jax
+import jax.numpy as jnp
+
+
+def wide(x):
+    """In float32, or in what is wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def norm(tree):
+    r"""The l2 norm over all leaves, in at least float32, wherever it is a normal number itself.
+
+    Entries are divided by a power of two near the largest first, which rounds nothing: squares
+    neither overflow nor vanish, be it the 1e-25 of a bfloat16 gradient or of an interpolating net.
+    Its derivative at zero is zero.
+    """
+    leaves = [wide(x) for x in jax.tree.leaves(tree)]
+    scale = jax.lax.stop_gradient(_power_of_two(largest(leaves)))  # the norm does not depend on it
+    total = sum(_square(x / scale) for x in leaves)
+    return jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total))) * scale
+
+
+def dot(a, b):
+    """The inner product over all leaves, in at least float32."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum(jnp.vdot(wide(x), wide(y)).real for x, y in pairs)
+
+
+def largest(tree):
+    """The largest absolute value over all leaves."""
+    peaks = [jnp.max(jnp.abs(wide(x)), initial=0) for x in jax.tree.leaves(tree)]
+    return jnp.max(jnp.stack(peaks))
+
+
+def add(a, b, factor=1.0):
+    """``a + factor b``, in the dtypes of ``a``; ``factor``: a number or a tree like ``b``."""
+    return jax.tree.map(lambda x, y: (wide(x) + wide(y)).astype(x.dtype), a, scale(factor, b))
+
+
+def scale(factor, tree):
+    """``factor`` times ``tree``, in its dtypes; ``factor``: a number or a tree like it."""
+    times = lambda f, x: (f * wide(x)).astype(x.dtype)
+    if jax.tree.structure(factor) == jax.tree.structure(tree):
+        return jax.tree.map(times, factor, tree)
+    return jax.tree.map(lambda x: times(factor, x), tree)
+
+
+def zeros(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def ratio(a, b):
+    """a / b, and 0 where b = 0: an interpolating network has zero gradient, not NaN."""
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+
+def along(a, b):
+    r"""$\langle a, b \rangle / \|b\|^2$: how much of ``b`` there is in ``a``; 0 where b = 0."""
+    length = norm(b)
+    unit = scale(ratio(1.0, length), jax.tree.map(wide, b))
+    return ratio(dot(a, unit), length)
+
+
+def _square(x):
+    return jnp.vdot(x, x).real
+
+
+def _power_of_two(x):
+    """Within a factor 2 of x; 1 for zero, NaN and infinity."""
+    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(x) & (x > 0), x, 0.5))
+    return jnp.ldexp(jnp.ones_like(x), jnp.clip(exponent, -120, 120))

@@ -1,0 +1,223 @@
+"""What holds for every method of the family, because it is listed."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import serialization
+
+import family
+from samscale import sharpness
+from samscale.knobs import OWN, own
+from samscale.training import method
+
+every = pytest.mark.parametrize("name", family.NAMES)
+
+
+@every
+def test_its_docstring_tells_formula_cost_and_source(name):
+    words = inspect.getdoc(sharpness.PRESETS[name])
+    assert "$" in words
+    assert "Cost" in words or "gradient evaluations" in words
+    module = inspect.getmodule(sharpness.PRESETS[name]).__doc__
+    assert (
+        any(year in words + module for year in map(str, range(2020, 2027))) or "Composer" in words
+    )
+
+
+@every
+def test_each_of_its_choices_is_a_knob_with_the_same_default(name):
+    choices = family.defaults(name)
+    context = {"split", "weight", "merge", "take", "losses_of", "where", "mask"}
+    knobs = {"rho": "rho"} | method.SHARED | method.OWN.get(name, {})
+    for word in set(choices) - context - {"refresh", "total"}:
+        knob = knobs[word]
+        value = own(knob, name) if knob in OWN else getattr(method.Config(), knob)
+        assert choices[word] == (float(value) if knob == "sam_norm" else value), word
+
+
+@every
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_structure_and_dtypes_are_those_of_the_parameters(name, dtype):
+    params, batch = family.network_at(dtype=dtype)
+    begin, step = family.stepper(name)
+    state = begin(params)
+    new, (_, grads, info) = step(state, batch)
+    like = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    assert like(grads) == like(info.ascent) == like(params)
+    assert like(new) == like(state)
+
+
+@every
+def test_fifty_steps_are_one_program_and_what_they_were_given_may_be_donated(name):
+    params, batch = family.network_at()
+    begin, step = family.stepper(name)
+    step = jax.jit(step, donate_argnums=0)
+    state = jax.tree.map(jnp.array, begin(params))
+    for _ in range(50):
+        state, (out, grads, _) = step(state, batch)
+    assert step._cache_size() == 1
+    assert np.isfinite(out)
+    assert int(state[1].count) == 50
+    assert np.isfinite(sharpness.norm(grads))
+
+
+@every
+def test_compiled_it_is_what_it_is_uncompiled(name):
+    with jax.enable_x64(True):  # wsam multiplies a difference, and its rounding, by nine
+        params, batch = family.network_at(dtype=jnp.float64)
+        begin, step = family.stepper(name)
+        a = b = begin(params)
+        compiled = jax.jit(step)
+        for _ in range(3):
+            (a, _), (b, _) = compiled(a, batch), step(b, batch)
+            family.close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@every
+def test_a_new_radius_is_the_same_program(name):
+    params, batch = family.network_at()
+    base = family.optimizer(name)
+
+    @jax.jit
+    def call(rho):
+        gradient = family.make(name, rho=rho)
+        return gradient.value_and_grad(
+            params, gradient.init(params), batch, opt_state=base.init(params)
+        )[0]
+
+    for rho in (0.0, 0.1, 0.2):
+        call(rho)
+    assert call._cache_size() == 1
+
+
+@every
+def test_at_radius_zero_it_is_its_base_optimizer(name):
+    if name in ("bsam", "esam"):
+        pytest.skip("bsam still draws noise, esam still drops examples")
+    params, batch = family.network_at()
+    begin, step = family.stepper(name, family.make(name, rho=0.0))
+    start, plain = family.stepper(name, sharpness.plain(jax.value_and_grad(family.network)))
+    if name == "sassha":  # whose optimizer asks for a curvature
+        (_, (_, grads, _)) = step(begin(params), batch)
+        family.close(grads, jax.grad(family.network)(params, batch))
+        return
+    if name == "wsam":
+        start, plain = family.stepper("sam", sharpness.plain(jax.value_and_grad(family.network)))
+    a, b = begin(params), start(params)
+    for _ in range(12):
+        (a, _), (b, _) = step(a, batch), plain(b, batch)
+    family.close(a[0], b[0])
+
+
+@every
+def test_a_stop_in_mid_period_leaves_no_trace(name):
+    params, batch = family.network_at()
+    begin, step = family.stepper(name)
+    step = jax.jit(step)
+    straight = halted = begin(params)
+    for i in range(14):
+        straight, _ = step(straight, batch)
+        halted, _ = step(halted, batch)
+        if i == 6:  # not a multiple of any period
+            saved = serialization.to_bytes(halted)
+            halted = serialization.from_bytes(begin(params), saved)
+    family.equal(straight, halted)
+
+
+@every
+def test_what_is_reported_is_the_clean_pass(name):
+    if name in family.ONE_PASS:
+        pytest.skip("no pass of it is at w")
+    params, batch = family.network_at()
+    begin, step = family.stepper(name)
+    _, (out, _, info) = step(begin(params), batch)
+    np.testing.assert_allclose(out, family.network(params, batch), rtol=1e-6)
+    assert not np.allclose(info.out, out)
+
+
+@every
+def test_it_costs_what_is_documented(name):
+    """Evaluations of ``value_and_grad_fn``, weighed by the examples they see."""
+    params, batch = family.network_at(n=8)
+    seen = []
+
+    def counted(params, batch):
+        jax.debug.callback(lambda: seen.append(len(batch[1]) / 8))
+        return jax.value_and_grad(family.network)(params, batch)
+
+    choices = {"refresh": 1000, "samples": 8} if name == "ssam_fisher" else {}
+    begin, step = family.stepper(name, family.make(name, counted, **choices))
+    step, state = jax.jit(step), begin(params)
+    for _ in range(20):
+        state, _ = step(state, batch)
+    jax.effects_barrier()
+    asked = {k: v for k, v in family.defaults(name).items() if k in ("every", "steps", "gamma")}
+    asked = asked if name == "esam" else {k: v for k, v in asked.items() if k != "gamma"}
+    documented = sharpness.gradients(name, 20, **asked)
+    unseen = {  # by a counter of evaluations
+        "exact_sam": 2 * 20,  # the product with the Hessian pulls back through the first pass
+        "sassha": 2 * 2,  # the product goes forward through the second, in two of 20 steps
+        "esam": 20 / 3,  # a forward pass
+        "ssam_fisher": -1,  # one renewal, of 8 single examples
+    }
+    assert sum(seen) == pytest.approx(documented - unseen.get(name, 0))
+
+
+@every
+def test_seeds_mapped_over_are_runs_one_by_one(name):
+    batches = [family.network_at(seed)[1] for seed in range(4)]
+
+    def run(seed):
+        params, _ = family.network_at()
+        shift = 0.1 * jax.random.normal(jax.random.key(seed), (4,))
+        begin, step = family.stepper(name, family.make(name, seed=seed))
+        state = begin({**params, "v": params["v"] + shift})
+        for batch in batches:
+            state, (out, _, _) = step(state, batch)
+        return state[0], out
+
+    seeds = jnp.arange(3)
+    together = jax.jit(jax.vmap(run))(seeds)
+    alone = [jax.jit(run)(seed) for seed in seeds]
+    family.close(together, jax.tree.map(lambda *x: jnp.stack(x), *alone), rtol=1e-4, atol=1e-5)
+
+
+@every
+def test_frozen_parameters_neither_climb_nor_move(name):
+    if name == "bsam":
+        pytest.skip("its noise knows no mask: freeze by a loss over the rest")
+    params, batch = family.network_at()
+    moving = {k: v for k, v in params.items() if k != "b"}
+
+    def loss(moving, batch):
+        return family.network({**moving, "b": params["b"]}, batch)
+
+    gradient = family.make(name, jax.value_and_grad(loss), **_losses_of(params, name))
+    begin, step = family.stepper(name, gradient)
+    state, (_, grads, info) = step(begin(moving), batch)
+    assert set(grads) == set(info.ascent) == set(state[0]) == set(moving)
+
+
+def _losses_of(params, name):
+    if name != "esam":
+        return {}
+    return {"losses_of": None, "gamma": 1.0}
+
+
+@every
+def test_it_stands_inside_apply_if_finite(name):
+    params, batch = family.network_at()
+    bad = (batch[0].at[0, 0].set(jnp.nan), batch[1])
+    gradient, base = family.make(name), family.optimizer(name)
+    guarded = optax.apply_if_finite(base, 5)
+    opt_state = guarded.init(params)
+    (_, grads), _, info = gradient.value_and_grad(
+        params, gradient.init(params), bad, opt_state=opt_state
+    )
+    assert not np.isfinite(sharpness.norm(grads))
+    updates, _ = guarded.update(grads, opt_state, params, **info.extra)
+    family.equal(updates, jax.tree.map(jnp.zeros_like, params))
