@@ -5,6 +5,8 @@ of a work folder as a table.
 """
 
 from samscale.study.grid import (
+    METHOD,
+    SCIENTIFIC,
     Axis,
     Cell,
     Study,
@@ -18,6 +20,8 @@ from samscale.study.grid import (
 from samscale.study.results import load
 
 __all__ = [
+    "METHOD",
+    "SCIENTIFIC",
     "Axis",
     "Cell",
     "Study",
