@@ -1,17 +1,18 @@
 """Every speed that the project promises, as one table.
 
-python -m benchmarks            # all, about ten minutes on two cores
+python -m benchmarks            # all, about twenty minutes on two cores
 python -m benchmarks mlp cost   # some
 """
 
 import sys
 
-from benchmarks import cost, mlp, report, resnet, startup, study
+from benchmarks import cost, family, mlp, report, resnet, startup, study
 from samscale.training.compiled import keep_programs
 
 PARTS = {
     "mlp": mlp,
     "cost": cost,
+    "family": family,
     "startup": startup,
     "study": study,
     "report": report,

@@ -37,7 +37,7 @@ def _beside_sgd(config, count):
         f"{1e3 * seconds['sam'] / count:.2f} ms against {1e3 * seconds['sgd'] / count:.2f} ms",
         at_most=2.1,
     )
-    found = {o: _memory(machines[o], configs[o]) for o in configs}
+    found = {o: memory(machines[o], configs[o]) for o in configs}
     (sgd, size), (sam, _) = found["sgd"], found["sam"]
     yield Row(
         f"{name}: temporary memory, (SAM - SGD) / parameters",
@@ -47,7 +47,7 @@ def _beside_sgd(config, count):
     )
 
 
-def _memory(machine, config):
+def memory(machine, config):
     knobs = Knobs.of(config)
     window = machine.feed(machine.order(knobs, 0), 0)
     state = machine.init(knobs, window.examples, window.order)
