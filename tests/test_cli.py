@@ -39,12 +39,12 @@ def test_widths_reach_the_run_from_the_command_line(tmp_path, words):
 
 WRONG = {
     "--config.rhoo=0.1": "config.rhoo: no such knob; did you mean rho?",
-    "--config.rho=-1": "rho=-1.0: must be at least 0",
+    "--config.rho=-0.5": "rho=-0.5: must be -1 (the method's own) or at least 0",
     "--config.rho=abc": "rho",
     "--config.seed=1.5": "seed",
     "--config.dataset=mnits": "dataset='mnits': choose one of",
     "--config.model=VGG": "model='VGG': choose one of MLP, ResNet18, ResNet50",
-    "--config.optimizer=adagrad": "optimizer='adagrad': choose one of adam, adamw, sam, sgd, usam",
+    "--config.optimizer=adagrad": "optimizer='adagrad': choose one of adam, adamw, asam, ",
     "--config.lr_scheduler=steep": "lr_scheduler='steep': choose one of",
     "--config.pruner=snap": "pruner='snap': choose one of",
     "--config.loss=l3": "loss='l3': choose one of",

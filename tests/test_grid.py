@@ -44,7 +44,7 @@ def test_quick_keeps_every_method_and_shortens_all_alike():
         ({"seed": scientific("seed", range(2))}, "one must be repeated"),
         ({"size": scientific("num_neuron", [(4,)])}, "did you mean num_neurons"),
         ({"rho": nuisance("rho", [0.1], only=["sma"])}, "only='sma' of 'rho': choose among"),
-        ({"rho": nuisance("rho", [-1.0], only=["sam"])}, "rho=-1.0: must be"),
+        ({"rho": nuisance("rho", [-0.5], only=["sam"])}, "rho=-0.5: must be"),
         ({"size": scientific("num_neurons", [])}, "'num_neurons' must have at least one value"),
     ],
 )

@@ -23,7 +23,7 @@ def test_a_run_folder_holds_config_environment_record_checkpoint_and_done(whole)
         checkpoint.NAME,
         "done",
     }
-    assert from_mapping(json.loads((whole / "config.json").read_text())) == TINY
+    assert from_mapping(json.loads((whole / "config.json").read_text())) == TINY.settled()
     assert json.loads((whole / "environment.json").read_text())["versions"]["jax"]
 
 
