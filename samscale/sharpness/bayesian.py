@@ -38,7 +38,7 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key) -> Gradient:
         out, g = value_and_grad_fn(trees.add(params, noise), *args)
         e = trees.scale(radius(rho, state.count), jax.tree.map(lambda g, s: g / s, g, s))
         perturbed_out, grads = value_and_grad_fn(trees.add(params, e), *args)
-        info = Info(perturbed_out, g, e, {"clean_grads": g})
+        info = Info(perturbed_out, g, e, {"magnitude": jax.tree.map(jnp.abs, g)})
         return (out, grads), state._replace(count=state.count + 1), info
 
     return Gradient(init, value_and_grad)
@@ -53,20 +53,20 @@ def scale_by_bsam(beta1=0.9, beta2=0.999, gamma=0.1, delta=0.0, initial_precisio
     r"""$m \leftarrow \beta_1 m + (1 - \beta_1) u$, direction m / s with the *old* s, then
     $s \leftarrow \beta_2 s + (1 - \beta_2) (\sqrt s\, |g| + \gamma + \delta)$.
 
-    u is the gradient (with weight decay $\delta w$ added before), g the noisy clean one, an extra
-    argument ``clean_grads``. gamma: damping.
+    u is the gradient, with weight decay $\delta w$ added before; |g|, of the noisy clean one, is an
+    extra argument, ``magnitude`` (its mean over groups). gamma: damping.
     """
 
     def init(params):
         full = jax.tree.map(lambda w: jnp.full_like(w, initial_precision), params)
         return BSAMState(trees.zeros(params), full)
 
-    def update(updates, state, params=None, *, clean_grads, **extra):
+    def update(updates, state, params=None, *, magnitude, **extra):
         del params, extra
         m = trees.add(trees.scale(beta1, state.momentum), updates, 1 - beta1)
         direction = jax.tree.map(lambda m, s: m / s, m, state.precision)
-        grow = lambda s, g: beta2 * s + (1 - beta2) * (jnp.sqrt(s) * jnp.abs(g) + gamma + delta)
-        precision = jax.tree.map(grow, state.precision, clean_grads)
+        grow = lambda s, g: beta2 * s + (1 - beta2) * (jnp.sqrt(s) * g + gamma + delta)
+        precision = jax.tree.map(grow, state.precision, magnitude)
         return direction, BSAMState(m, precision)
 
     return optax.GradientTransformationExtraArgs(init, update)

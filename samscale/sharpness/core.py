@@ -124,6 +124,8 @@ def sharpness_aware(
     Costs ``steps + 1`` gradient evaluations where nothing above says otherwise, and one copy of the
     parameters. Raises ``ValueError`` where the choices do not fit each other.
     """
+    if per_device and axis_name is None:
+        raise ValueError("per_device=True: needs an axis_name")
     for name, value in {"steps": steps, "every": every}.items():
         if value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
@@ -133,8 +135,8 @@ def sharpness_aware(
     ascent_args = ascent_args or (lambda args: args)
     descent_args = descent_args or (lambda args, *found: args)
     extra = extra or (lambda clean, perturbed: {})
-    mean = (lambda tree: jax.lax.pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
-    mean_now, mean_later = ((lambda t: t), mean) if per_device else (mean, lambda t: t)
+    mean = (lambda tree: _reduced(tree, axis_name)) if axis_name else (lambda tree: tree)
+    mean_now = (lambda tree: tree) if per_device else mean
 
     def init(params):
         memo = trees.zeros(params) if reuse else None
@@ -142,7 +144,7 @@ def sharpness_aware(
 
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
         if axis_name:
-            params = jax.tree.map(lambda w: _varying(w, axis_name), params)
+            params = _varying(params, axis_name)
         context = {
             "count": state.count,
             "opt_state": opt_state,
@@ -186,26 +188,42 @@ def sharpness_aware(
         def cheap():
             out, clean = first(params)
             grads = reuse[1](clean, state.memo) if reuse else clean
-            info = Info(out, clean, trees.zeros(params), extra(clean, clean))
+            info = Info(out, clean, trees.zeros(clean), extra(clean, clean))
             return (out, grads), (state.perturbation, state.memo), info
 
+        on_devices = (lambda f: lambda: _varying(f(), axis_name)) if per_device else (lambda f: f)
+        branches = on_devices(full), on_devices(cheap)
         if every == 1:
-            (out, grads), carried, info = full()
+            (out, grads), carried, info = branches[0]()
         else:
-            (out, grads), carried, info = jax.lax.cond(state.count % every == 0, full, cheap)
-        carried = jax.tree.map(lambda x: mean_later(x) if _is_real(x) else x, carried)
-        info = info._replace(extra=mean_later(info.extra))
-        return (out, mean_later(grads)), State(state.count + 1, *carried), info
+            (out, grads), carried, info = jax.lax.cond(state.count % every == 0, *branches)
+        if per_device:
+            grads, info = mean(grads), info._replace(extra=mean(info.extra))
+            carried = _reduced(carried, axis_name)
+        return (out, grads), State(state.count + 1, *carried), info
 
     return Gradient(init, value_and_grad)
 
 
-def _varying(w, axis_name):
+def _varying(tree, axis_name):
     """Told apart between devices: the gradient of replicated weights would be summed over them."""
-    if axis_name in jax.typeof(w).mat.varying:
-        return w
-    return jax.lax.pcast(w, axis_name, to="varying")
+
+    def cast(w):
+        known = jax.typeof(w).mat.varying
+        missing = tuple(axis for axis in _axes(axis_name) if axis not in known)
+        return jax.lax.pcast(w, missing, to="varying") if missing else w
+
+    return jax.tree.map(cast, tree)
 
 
-def _is_real(x):
-    return jnp.issubdtype(x.dtype, jnp.inexact)
+def _reduced(tree, axis_name):
+    """The same on all devices: the mean of numbers, the union of masks, the largest count."""
+    real = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)
+    for axis in _axes(axis_name):  # together they would have to be of one kind
+        one = lambda x, a=axis: jax.lax.pmean(x, a) if real(x) else jax.lax.pmax(x, a)
+        tree = jax.tree.map(one, tree)
+    return tree
+
+
+def _axes(axis_name):
+    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)

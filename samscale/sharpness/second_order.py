@@ -15,7 +15,7 @@ from samscale.sharpness.perturbations import to_ball
 
 
 def sassha(value_and_grad_fn, rho=0.2, *, every=10, key) -> Gradient:
-    r"""$\nabla L(w + e)$ as SAM's, and every ``every`` steps $|z \odot H z|$ at w + e, z = +-1.
+    r"""$\nabla L(w + e)$ as SAM's, and every ``every`` steps $z \odot H z$ at w + e, z = +-1.
 
     One Hessian-vector product with random signs (Hutchinson) estimates the diagonal. Cost 2, and
     in every ``every``-th step about two more for the product. The update of the optimizer
@@ -37,7 +37,7 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key) -> Gradient:
             z = _signs(draw, params)
             flipped = lambda w: value_and_grad_fn(w, *args)[::-1]  # out may hold anything
             grads, hz, perturbed_out = jax.jvp(flipped, (above,), (z,), has_aux=True)
-            return perturbed_out, grads, jax.tree.map(lambda z, h: jnp.abs(z * h), z, hz)
+            return perturbed_out, grads, jax.tree.map(jnp.multiply, z, hz)
 
         def flat():
             return *value_and_grad_fn(above, *args), trees.zeros(params)
@@ -67,7 +67,7 @@ class SasshaState(NamedTuple):
 def scale_by_sassha(beta1=0.9, beta2=0.999, epsilon=1e-4, every=10):
     r"""$\hat m / (\sqrt{D / c} + \epsilon)$, $\hat m = m / (1 - \beta_1^t)$, m a mean of gradients.
 
-    In steps that bring a ``curvature`` h, $D \leftarrow \beta_2 D + (1 - \beta_2) h$ and
+    In steps that bring a ``curvature`` h, $D \leftarrow \beta_2 D + (1 - \beta_2) |h|$ and
     $c = 1 - \beta_2^t$. As in the official code, t counts steps there too, not the terms of D.
     """
 
@@ -80,7 +80,7 @@ def scale_by_sassha(beta1=0.9, beta2=0.999, epsilon=1e-4, every=10):
         t = state.count + 1
         fresh = state.count % every == 0
         m = trees.add(trees.scale(beta1, state.momentum), updates, 1 - beta1)
-        blend = lambda d, h: jnp.where(fresh, beta2 * d + (1 - beta2) * h, d)
+        blend = lambda d, h: jnp.where(fresh, beta2 * d + (1 - beta2) * jnp.abs(h), d)
         d = jax.tree.map(blend, state.curvature, curvature)
         c = jnp.where(fresh, 1 - beta2**t, state.correction)
         rate = 1 / (1 - beta1**t)

@@ -67,8 +67,9 @@ def m_sam(
 def asam(value_and_grad_fn, rho=0.5, *, eta=0.01, ord=2, steps=1, **how) -> Gradient:
     r"""$e = \rho\, T^2 g / \|T g\|$, $T = |w| + \eta$ for kernels and 1 for other leaves. Cost 2.
 
-    As in the official code; leaves called ``kernel``, ``weight`` or ``w`` are kernels. Kwon, Kim,
-    Park, Choi: ASAM, ICML 2021; rho = 0.5 for CIFAR-10, 1 for CIFAR-100.
+    Leaves called ``kernel``, ``weight`` or ``w`` are kernels; the official code counts the scales
+    of normalization among them. Kwon, Kim, Park, Choi: ASAM, ICML 2021; rho = 0.5 for CIFAR-10, 1
+    for CIFAR-100.
     """
     metric = functools.partial(absolute, eta=eta, where=is_kernel)
     return in_ball(value_and_grad_fn, rho, ord=ord, metric=metric, steps=steps, **how)

@@ -102,7 +102,7 @@ def esam(
     Each leaf climbs with probability ``beta``, by 1 / beta as far (stochastic weight perturbation);
     ``round(gamma n)`` examples are kept (sharpness-sensitive data selection): a static number, so
     that the second pass really is smaller. The third is a forward pass; for gamma = 1 the cost
-    is 2. beta saves nothing here.
+    is 2. beta saves nothing here; where no leaf climbs, the choice of examples is rounding's.
 
     ``losses(params, *args) -> (n,)``; ``losses_of(out)``: the same of the clean pass, where it is
     known; ``take(args, rows)``: those examples. Du et al.: Efficient Sharpness-aware Minimization,
