@@ -159,6 +159,21 @@ def apart_already(checked):
     return lambda names: trajectory(family(names, axis_name=("a", "b")), data()[1], transform)
 
 
+def draws():
+    """The random directions of the devices, (8, n), where each ascends alone."""
+    params, batch = data()
+    gradient = sharpness.random_sam(
+        jax.value_and_grad(loss), 0.1, key=jax.random.key(0), axis_name="d", per_device=True
+    )
+
+    def local(params, batch):
+        _, _, info = gradient.value_and_grad(params, gradient.init(params), batch)
+        return jnp.concatenate([e.ravel() for e in jax.tree.leaves(info.ascent)])[None]
+
+    specs = {"in_specs": (P(), P("d")), "out_specs": P("d")}
+    return jax.shard_map(local, mesh=mesh_of("Auto"), **specs)(params, batch)
+
+
 def under_jit(kind, groups):
     mesh = mesh_of(kind)
     batch = jax.device_put(data()[1], NamedSharding(mesh, P("d")))
@@ -183,6 +198,8 @@ def main():
         for runner, names in RUNNERS.items():
             expected = alone[8 if per_device else 1]
             found[f"{runner} {mode}"] = compare(over_devices(runner, per_device), expected, names)
+    each = jax.device_get(draws())
+    found["draws in common"] = int(sum((a == b).all() for a in each for b in each)) - len(each)
     two = over_devices("checked", per_device=True, groups=2)
     found["two groups on each"] = compare(two, alone[16], ["sam"])
     for checked in (True, False):

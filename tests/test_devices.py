@@ -68,3 +68,7 @@ def test_weights_may_differ_along_some_of_the_axes_already(found, checked):
 
 def test_an_ascent_of_each_device_saves_half_of_the_communication(found):
     assert (found["all-reduces global"], found["all-reduces per_device"]) == (2, 1)
+
+
+def test_devices_that_ascend_alone_draw_their_own_numbers(found):
+    assert found["draws in common"] == 0

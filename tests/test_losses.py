@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from samscale import tasks
+from samscale.config import Config
 
 N, K = 7, 4
 RNG = np.random.default_rng(0)
@@ -60,6 +61,28 @@ def test_cross_entropy_is_minus_the_log_of_the_probability_of_the_class():
     losses = -np.log(probability[np.arange(N), CLASSES])
     expected = by_hand(losses, o.argmax(-1) == CLASSES)
     close(tasks.cross_entropy(OUTPUTS, CLASSES, WEIGHT), expected)
+
+
+def test_smoothing_spreads_a_share_of_the_label_over_all_classes():
+    outputs = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]], np.float32)
+    y, share = np.array([2, 1]), 0.3
+    logs = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
+    target = (1 - share) * np.eye(3)[y] + share / 3
+    sums = tasks.cross_entropy(outputs, y, np.ones(2, np.float32), smoothing=share)
+    np.testing.assert_allclose(sums["loss"], -(target * logs).sum(), rtol=1e-6)
+    assert sums["accuracy"] == 1
+
+
+def test_labels_are_smoothed_in_training_alone():
+    task = tasks.build(Config(num_neurons=(4,), label_smoothing=0.3))
+    sharp = tasks.build(Config(num_neurons=(4,)))
+    params, stats = task.init(jax.random.key(0))
+    batch = {name: array[:8] for name, array in task.train.items()}
+    losses = lambda task, train: task.loss(params, stats, batch, jax.random.key(1), train)[0][
+        "loss"
+    ]
+    assert losses(task, False) == losses(sharp, False)
+    assert losses(task, True) != losses(sharp, True)
 
 
 def test_squared_on_classes_is_the_distance_to_the_one_hot_vector():

@@ -180,3 +180,19 @@ def test_what_comes_out_is_never_looked_into():
     gradient = sharpness.sam(opaque, 0.1)
     (out, _), _, info = gradient.value_and_grad(W, gradient.init(W))
     assert out[0] == info.out[0] == "anything"
+
+
+def test_choices_that_do_not_fit_are_one_sentence():
+    vg = jax.value_and_grad(quadratic)
+    for words, make in (
+        ("axis_name='d': must be None", lambda: sharpness.ssam_fisher(vg, axis_name="d")),
+        ("per_device=True: needs an axis_name", lambda: sharpness.sam(vg, per_device=True)),
+        ("every=0: must be at least 1", lambda: sharpness.sam(vg, every=0)),
+        ("ord=0.5: must be at least 1", lambda: sharpness.sam(vg, ord=0.5)),
+        ("ord=3: must be 1, 2 or inf", lambda: sharpness.sam(vg, ord=3, steps=2)),
+        ("needs_gradient=False: every must be 1", lambda: sharpness.momentum_sam(vg, every=2)),
+        ("gamma=1: must be at least 0", lambda: sharpness.wsam(vg, gamma=1)),
+    ):
+        with pytest.raises(ValueError) as error:  # noqa: PT011, the message is what is tested
+            make()
+        assert str(error.value).startswith(words)

@@ -117,7 +117,7 @@ def sharpness_aware(
       ascent_args: ``args -> args`` of the passes that climb; another batch, for example.
       descent_args: ``(args, out, above, params) -> args`` of the last pass, at ``above``.
       extra: ``(clean_grads, perturbed_grads) -> dict`` for the update of the method's optimizer.
-      key: of the random numbers; step and group are folded in.
+      key: of the random numbers; step and group (``per_device``: and device) are folded in.
       axis_name: a mapped axis over whose devices the batch is spread (``shard_map``). The ascent is
         that of the whole batch, or, ``per_device``, of each device's part: m-SAM.
 
@@ -152,7 +152,10 @@ def sharpness_aware(
             "args": args,
         }
         if key is not None:
-            context["key"] = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
+            own = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
+            for axis in _axes(axis_name) if per_device else ():
+                own = jax.random.fold_in(own, jax.lax.axis_index(axis))
+            context["key"] = own
 
         def first(params):
             out, clean = known or value_and_grad_fn(params, *ascent_args(args))

@@ -16,11 +16,11 @@ def as_optax(optimizer, perturbation, combine=at_perturbed, **how):
     further gradient of this step (i = 0, 1, ..., ``steps`` - 1) and ``grads`` is the clean one,
     used as the first pass. ``perturbation``, ``combine``, ``**how``: as for ``sharpness_aware``.
 
-    It stands wherever an optax transformation with extra arguments can. Inside ``optax.MultiSteps``
-    the ascent uses the accumulated gradient, and ``grad_fn`` must give that of the full batch
-    (it is evaluated in every micro-step, since ``MultiSteps`` computes and discards); for an
-    ascent in each micro-batch, put ``MultiSteps`` around the optimizer alone and hand it the
-    gradients of ``sharpness_aware``.
+    ``apply_if_finite`` belongs around ``optimizer``: around all of this it sees the clean gradient
+    only. Inside ``optax.MultiSteps`` the ascent uses the accumulated gradient, and ``grad_fn`` must
+    give that of the full batch (it is evaluated in every micro-step, since ``MultiSteps`` computes
+    and discards); for an ascent in each micro-batch, put ``MultiSteps`` around the optimizer alone
+    and hand it the gradients of ``sharpness_aware``.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 

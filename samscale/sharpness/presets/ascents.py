@@ -164,8 +164,14 @@ def ssam_fisher(
     r"""SSAM-F: $e = M \odot \rho\, \hat g$, M the weights of largest Fisher information. Cost 2.
 
     The norm is that of the full g, so that $\|e\| < \rho$; see ``masks.fisher_mask``, whose
-    renewals come on top. Mi et al.: Make Sharpness-Aware Minimization Stronger, NeurIPS 2022.
+    renewals come on top. Not inside ``shard_map`` (``ValueError``): a device sees but its own
+    examples. Mi et al.: Make Sharpness-Aware Minimization Stronger, NeurIPS 2022.
     """
+    if how.get("axis_name"):
+        raise ValueError(
+            f"axis_name={how['axis_name']!r}: must be None, the mask would be that of one device; "
+            "shard the batch under jit instead"
+        )
     mask = masks.fisher_mask(sparsity, refresh, samples, split)
     return in_ball(value_and_grad_fn, rho, ord=ord, after=(mask,), **how)
 

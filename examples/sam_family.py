@@ -1,6 +1,6 @@
 """Which of the SAM family helps a small MLP? Fashion-MNIST, every method at three radii.
 
-    samscale study studies/sam_family.py --workdir=runs
+    samscale study examples/sam_family.py --workdir=runs
 
 Each method stands at its own default radius, at half and at twice of it (the labels' factors).
 SAM-ON is left out: the network has no normalization. Learning rate, momentum, decay and schedule
