@@ -1,5 +1,6 @@
 """Any method of the family on a small network, with whatever else it needs."""
 
+import functools
 import inspect
 
 import jax
@@ -9,6 +10,8 @@ import optax
 
 from samscale import sharpness
 
+SOON = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiled
+jit = functools.partial(jax.jit, compiler_options=SOON)
 NAMES = sorted(sharpness.PRESETS)
 ONE_PASS = ("random_sam", "momentum_sam", "bsam")  # none of whose passes is at w
 

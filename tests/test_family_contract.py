@@ -55,7 +55,7 @@ def test_structure_and_dtypes_are_those_of_the_parameters(name, dtype):
 def test_fifty_steps_are_one_program_and_what_they_were_given_may_be_donated(name):
     params, batch = family.network_at()
     begin, step = family.stepper(name)
-    step = jax.jit(step, donate_argnums=0)
+    step = family.jit(step, donate_argnums=0)
     state = jax.tree.map(jnp.array, begin(params))
     for _ in range(50):
         state, (out, grads, _) = step(state, batch)
@@ -71,7 +71,7 @@ def test_compiled_it_is_what_it_is_uncompiled(name):
         params, batch = family.network_at(dtype=jnp.float64)
         begin, step = family.stepper(name)
         a = b = begin(params)
-        compiled = jax.jit(step)
+        compiled = family.jit(step)
         for _ in range(3):
             (a, _), (b, _) = compiled(a, batch), step(b, batch)
             family.close(a, b, rtol=1e-9, atol=1e-12)
@@ -82,7 +82,7 @@ def test_a_new_radius_is_the_same_program(name):
     params, batch = family.network_at()
     base = family.optimizer(name)
 
-    @jax.jit
+    @family.jit
     def call(rho):
         gradient = family.make(name, rho=rho)
         return gradient.value_and_grad(
@@ -117,7 +117,7 @@ def test_at_radius_zero_it_is_its_base_optimizer(name):
 def test_a_stop_in_mid_period_leaves_no_trace(name):
     params, batch = family.network_at()
     begin, step = family.stepper(name)
-    step = jax.jit(step)
+    step = family.jit(step)
     straight = halted = begin(params)
     for i in range(14):
         straight, _ = step(straight, batch)
@@ -151,7 +151,7 @@ def test_it_costs_what_is_documented(name):
 
     choices = {"refresh": 1000, "samples": 8} if name == "ssam_fisher" else {}
     begin, step = family.stepper(name, family.make(name, counted, **choices))
-    step, state = jax.jit(step), begin(params)
+    step, state = family.jit(step), begin(params)
     for _ in range(20):
         state, _ = step(state, batch)
     jax.effects_barrier()
@@ -181,8 +181,8 @@ def test_seeds_mapped_over_are_runs_one_by_one(name):
         return state[0], out
 
     seeds = jnp.arange(3)
-    together = jax.jit(jax.vmap(run))(seeds)
-    alone = [jax.jit(run)(seed) for seed in seeds]
+    together = family.jit(jax.vmap(run))(seeds)
+    alone = [family.jit(run)(seed) for seed in seeds]
     family.close(together, jax.tree.map(lambda *x: jnp.stack(x), *alone), rtol=1e-4, atol=1e-5)
 
 

@@ -8,7 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import numpy_family
-from family import losses, network, network_at
+from family import jit, losses, network, network_at
 from samscale import sharpness
 
 STEPS, LEARNING_RATE, SEED = 100, 0.03, 1
@@ -129,7 +129,7 @@ def program(name, **choices):
         start = params, gradient.init(params), optimizer.init(params)
         return jax.lax.scan(step, start, data)[1]
 
-    return jax.jit(run)
+    return jit(run)
 
 
 def by_package(name, choices, momentum=0.9, times=1.0):

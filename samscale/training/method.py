@@ -133,9 +133,19 @@ def maker(config: Config, shape, *, num_steps: int, per_epoch: int, num_examples
 
 
 def accumulated(value_and_grad_fn, parts: int):
-    """``value_and_grad_fn`` over ``(batch, key)``, part after part."""
+    """``value_and_grad_fn`` over ``(batch, key)``, part after part.
+
+    The few examples that some methods look at beside the batch are computed whole where they
+    cannot be cut evenly.
+    """
     how = {"split": split, "weight": _count, "merge": _merge}
-    return sharpness.accumulated(value_and_grad_fn, parts, **how)
+    in_parts = sharpness.accumulated(value_and_grad_fn, parts, **how)
+
+    def some(params, batch, key):
+        even = len(jax.tree.leaves(batch)[0]) % parts == 0
+        return (in_parts if even else value_and_grad_fn)(params, batch, key)
+
+    return some if parts > 1 else value_and_grad_fn
 
 
 def split(args, parts: int):
