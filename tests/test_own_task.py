@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from samscale import cli, tasks
+from samscale.cli.studies import load_study
 from samscale.config import Config
+from samscale.sharpness import PRESETS
+from samscale.study import cells
 
 PAGE = pathlib.Path("docs/own_task.md").read_text()
 STUDY = pathlib.Path("examples/own_study.py")
@@ -100,3 +103,8 @@ def test_a_study_whose_task_is_not_found_is_one_sentence(tmp_path, capsys):
     assert (out, err.count("\n")) == ("", 1)
     assert "task='no_such_folder.own_task:get_task': must be module:function" in err
     assert not (tmp_path / "w").exists()
+
+
+def test_the_example_study_of_the_family_is_legal():
+    study = load_study("examples/sam_family.py").validate()
+    assert {cell.config.optimizer for cell in cells(study)} == {"sgd", *PRESETS} - {"sam_on"}

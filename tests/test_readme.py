@@ -1,9 +1,23 @@
 """The code of the README runs, and its commands name what exists."""
 
+import inspect
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
+import pytest
+
+from samscale import sharpness
+from samscale.config import Config
+from samscale.knobs import own
+
 README = pathlib.Path("README.md").read_text()
+FAMILY = pathlib.Path("docs/sharpness.md").read_text()
+ROWS = re.findall(r"^(\| `(\w+)` \|.*)$", FAMILY, re.MULTILINE)
+METHODS = {
+    name: [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[2:-1]] for line, name in ROWS
+}
 
 
 def test_the_python_of_the_readme_runs(capsys):
@@ -30,3 +44,37 @@ def test_the_mains_command_is_understood():
 
     config, workdir = cli.parse(shlex.split(line))
     assert (config.num_neurons, config.rho, workdir) == ((1200, 400), 0.1, "runs")
+
+
+def test_the_loop_of_the_familys_page_runs():
+    code = re.findall(r"```python\n(.*?)```", FAMILY, re.DOTALL)[0]
+    given = {"loss": lambda w, x: jnp.sum((w * x - 1) ** 2), "params": jnp.ones(3)}
+    exec(compile(code, "docs/sharpness.md", "exec"), given)
+    carried = given["params"], given["state"], given["opt_state"]
+    *carried, first = given["step"](*carried, jnp.array([0.5, 0.2, 0.1]))
+    *_, second = given["step"](*carried, jnp.array([0.5, 0.2, 0.1]))
+    assert second < first
+
+
+def test_the_familys_page_lists_every_method_once():
+    assert sorted(name for _, name in ROWS) == sorted(sharpness.PRESETS)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_familys_page_tells_cost_state_radius_and_knobs(name):
+    _, cost, state, radius, knobs = METHODS[name]
+    asked = {"every": own("sam_every", name), "steps": own("sam_steps", name)}
+    gamma = {"gamma": 0.5} if name == "esam" else {}
+    documented = sharpness.gradients(name, 100, **asked, **gamma) / 100
+    assert float(cost) == pytest.approx(documented, abs=0.005)
+    assert float(radius.split(",")[0]) == own("rho", name)
+    params = {"w": jnp.ones((300, 100)), "norm": {"scale": jnp.ones(100)}}
+    needs = {"key": jax.random.key(0), "num_examples": 1, "losses": None}
+    takes = inspect.signature(sharpness.PRESETS[name]).parameters
+    given = {word: value for word, value in needs.items() if word in takes}
+    carried = sharpness.PRESETS[name](None, **given).init(params)
+    size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
+    copies = {"0": 0, "1": 1, "1/4": 0.25}[state.split(",")[0]]
+    assert size(carried) / size(params) == pytest.approx(copies, abs=0.001)
+    for knob in re.findall(r"`(\w+)`", knobs):
+        assert knob in Config.__dataclass_fields__

@@ -75,6 +75,26 @@ def alive(workdir, configs):
     return [path for path in paths if lease.state(path) == lease.ALIVE and begun(path)]
 
 
+def all_at_once(workdir, configs, kill=os.kill):
+    """The cells while all are being trained: whichever comes first is held until the last is there.
+
+    ``kill(pid, signal)``, where the processes are.
+    """
+    held = {}
+
+    def gathered():
+        for path in alive(workdir, configs):
+            if path not in held:
+                held[path] = pid(path)
+                kill(held[path], signal.SIGSTOP)
+        return len(held) == len(configs)
+
+    until(gathered)
+    for process in held.values():
+        kill(process, signal.SIGCONT)
+    return list(held)
+
+
 def number(path):
     """How many processes have been at this cell."""
     return lease.newest(path)
@@ -96,7 +116,7 @@ def assert_each_is_done_once(workdir, configs, alone):
 def test_killed_and_preempted_jobs_are_submitted_again(tmp_path, file, configs, alone):
     command = COMMAND + words(file, tmp_path, "--workers=2", *local("chunk=1"))
     with driven(command) as process:
-        first, second = until(lambda: (a := alive(tmp_path, configs)) and len(a) == 2 and a)
+        first, second = all_at_once(tmp_path, configs)
         os.kill(pid(first), signal.SIGKILL)
         before = pid(second)
         os.kill(before, signal.SIGUSR2)
@@ -238,7 +258,9 @@ def test_a_real_slurm_preempts_and_kills_jobs_and_every_cell_is_done_once(
     work = tmp_path / "w"
     options = ["--workers=2", "--option=chunk=1", "--option=slurm_partition=low"]
     with driven([*node, *COMMAND, *words(file, work, *options)]) as process:
-        first = until(lambda: (a := alive(work, configs)) and len(a) == 2 and a)
+        first = all_at_once(
+            work, configs, lambda pid, signum: ask("kill", f"-{signum:d}", str(pid))
+        )
         ask("srun", "--partition=high", "--cpus-per-task=2", "true")  # preempts both
         assert all(checkpoint.step(path) > 0 for path in first)  # saved, for Slurm had waited
         queue = ask("squeue", "--array", "--noheader", "--format=%i %T").split("\n")

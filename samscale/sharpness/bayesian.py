@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from samscale.sharpness import trees
-from samscale.sharpness.core import Gradient, Info, State
+from samscale.sharpness.core import Gradient, Info, State, key_of
 from samscale.sharpness.perturbations import normal, radius
 
 
@@ -32,9 +32,8 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key) -> Gradient:
         s = optax.tree.get(opt_state, "precision")
         if s is None:
             raise ValueError("opt_state: must be that of an optimizer with scale_by_bsam")
-        draw = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
         deviation = jax.tree.map(lambda s: jax.lax.rsqrt(num_examples * trees.wide(s)), s)
-        noise = trees.scale(deviation, normal(draw, params))
+        noise = trees.scale(deviation, normal(key_of(key, state.count, group), params))
         out, g = value_and_grad_fn(trees.add(params, noise), *args)
         e = trees.scale(radius(rho, state.count), jax.tree.map(lambda g, s: g / s, g, s))
         perturbed_out, grads = value_and_grad_fn(trees.add(params, e), *args)

@@ -152,10 +152,10 @@ def sharpness_aware(
             "args": args,
         }
         if key is not None:
-            own = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
+            draw = key_of(key, state.count, group)
             for axis in _axes(axis_name) if per_device else ():
-                own = jax.random.fold_in(own, jax.lax.axis_index(axis))
-            context["key"] = own
+                draw = jax.random.fold_in(draw, jax.lax.axis_index(axis))
+            context["key"] = draw
 
         def first(params):
             out, clean = known or value_and_grad_fn(params, *ascent_args(args))
@@ -206,6 +206,11 @@ def sharpness_aware(
         return (out, grads), State(state.count + 1, *carried), info
 
     return Gradient(init, value_and_grad)
+
+
+def key_of(key, count, group):
+    """The key of a group of the batch in a step."""
+    return jax.random.fold_in(jax.random.fold_in(key, count), group)
 
 
 def _varying(tree, axis_name):

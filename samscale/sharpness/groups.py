@@ -35,7 +35,8 @@ def grouped(
     r"""m-sharpness: each of ``groups`` equal parts of the batch ascends alone (Foret et al., 2021).
 
     One group after another, in the memory of one; the number of devices plays no part. All begin
-    with the same state, and leave the mean of theirs. No more gradients than without.
+    with the same state, and leave the mean of theirs (of counts and masks, the first's). No more
+    gradients than without.
     """
     if groups == 1:
         return gradient

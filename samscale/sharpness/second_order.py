@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from samscale.sharpness import trees
-from samscale.sharpness.core import Gradient, Info, State
+from samscale.sharpness.core import Gradient, Info, State, key_of
 from samscale.sharpness.perturbations import to_ball
 
 
@@ -33,8 +33,7 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key) -> Gradient:
         above = trees.add(params, e)
 
         def curved():
-            draw = jax.random.fold_in(jax.random.fold_in(key, state.count), group)
-            z = _signs(draw, params)
+            z = _signs(key_of(key, state.count, group), params)
             flipped = lambda w: value_and_grad_fn(w, *args)[::-1]  # out may hold anything
             grads, hz, perturbed_out = jax.jvp(flipped, (above,), (z,), has_aux=True)
             return perturbed_out, grads, jax.tree.map(jnp.multiply, z, hz)

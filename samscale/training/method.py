@@ -13,7 +13,7 @@ from samscale.config import Config
 from samscale.sharpness import PRESETS
 
 SHARED = {"every": "sam_every", "steps": "sam_steps", "ord": "sam_norm", "groups": "sam_groups"}
-OWN = {
+CHOICES = {
     "asam": {"eta": "asam_eta"},
     "fisher_sam": {"eta": "fisher_eta"},
     "gsam": {"alpha": "gsam_alpha"},
@@ -38,6 +38,11 @@ def is_uneven(config: Config) -> bool:
     """Whether some steps cost more than others."""
     renews = ("ssam_fisher", "ssam_dynamic", "sassha")
     return config.settled().sam_every > 1 or config.optimizer in renews
+
+
+def wants_losses(config: Config) -> bool:
+    """Whether the method looks at the loss of each example."""
+    return config.optimizer == "esam" and config.esam_gamma < 1
 
 
 def check(config: Config) -> None:
@@ -107,9 +112,9 @@ def maker(config: Config, shape, *, num_steps: int, per_epoch: int, num_examples
             return sharpness.grouped(gradient, config.sam_groups, **parts)
         preset = PRESETS[config.optimizer]
         takes = inspect.signature(preset).parameters
+        knob_of = SHARED | CHOICES.get(config.optimizer, {})
         offered = {
-            **{word: getattr(config, knob) for word, knob in SHARED.items()},
-            **{word: getattr(config, knob) for word, knob in OWN.get(preset.__name__, {}).items()},
+            **{word: getattr(config, knob) for word, knob in knob_of.items()},
             **parts,
             "ord": float(config.sam_norm),
             "refresh": per_epoch if config.ssam_refresh == -1 else config.ssam_refresh,

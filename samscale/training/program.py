@@ -60,7 +60,7 @@ def build(config: Config, task: Task) -> Program:
         make_gradient,
         make_optimizer,
         micro_batches=config.micro_batches,
-        per_example=config.optimizer == "esam" and config.esam_gamma < 1,
+        per_example=method.wants_losses(config),
     )
 
     def init(knobs, examples, order):

@@ -237,7 +237,7 @@ def normalization(params):
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     layers = {path[:-1] for path in paths if name(path[-1:]) == "scale"}
     if not layers:
-        raise ValueError("where: the network has no normalization layers, with a leaf 'scale'")
+        raise ValueError("the network has no normalization layers: no leaf is called 'scale'")
     return jax.tree_util.tree_map_with_path(lambda path, _: path[:-1] in layers, params)
 
 
