@@ -42,7 +42,7 @@ def test_structure_and_dtypes_are_those_of_the_parameters(name, dtype):
     params, batch = family.network_at(dtype=dtype)
     begin, step = family.stepper(name)
     state = begin(params)
-    new, (_, grads, info) = step(state, batch)
+    new, (_, grads, info) = jax.eval_shape(step, state, batch)
     like = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert like(grads) == like(info.ascent) == like(params)
     assert like(new) == like(state)
@@ -69,7 +69,7 @@ def test_compiled_it_is_what_it_is_uncompiled(name):
         begin, step = family.stepper(name)
         a = b = begin(params)
         compiled = family.jit(step)
-        for _ in range(3):
+        for _ in range(2):  # a full step and, where there are any, a cheap one
             (a, _), (b, _) = compiled(a, batch), step(b, batch)
             family.close(a, b, rtol=1e-9, atol=1e-12)
 
@@ -89,25 +89,6 @@ def test_a_new_radius_is_the_same_program(name):
     for rho in (0.0, 0.1, 0.2):
         call(rho)
     assert call._cache_size() == 1
-
-
-@pytest.mark.parametrize("name", sorted({*family.NAMES} - {"bsam", "sassha"}))
-def test_at_radius_zero_it_is_its_base_optimizer(name):
-    params, batch = family.network_at()
-    choices = {"gamma": 1.0} if name == "esam" else {}  # else it drops examples at any radius
-    begin, step = family.stepper(name, family.make(name, rho=0.0, **choices))
-    start, plain = family.stepper("sam", sharpness.plain(jax.value_and_grad(family.network)))
-    a, b = begin(params), start(params)
-    for _ in range(12):
-        (a, _), (b, _) = step(a, batch), plain(b, batch)
-    family.close(a[0], b[0])
-
-
-def test_at_radius_zero_the_gradient_of_sassha_is_the_plain_one():
-    params, batch = family.network_at()
-    begin, step = family.stepper("sassha", family.make("sassha", rho=0.0))
-    _, (_, grads, _) = step(begin(params), batch)
-    family.close(grads, jax.grad(family.network)(params, batch))
 
 
 @every
@@ -176,22 +157,24 @@ def test_it_costs_what_is_documented(name):
 
 @every
 def test_seeds_mapped_over_are_runs_one_by_one(name):
-    def run(seed):
+    def begin(seed):
         params, _ = family.network_at(dtype=jnp.float64)
         shift = 0.1 * jax.random.normal(jax.random.key(seed), (4,))
-        begin, step = family.stepper(name, family.make(name, seed=seed))
-        state = begin({**params, "v": params["v"] + shift})
-        for i in range(4):
-            state, (out, _, _) = step(state, family.network_at(i, dtype=jnp.float64)[1])
-        return state[0], out
+        return family.stepper(name)[0]({**params, "v": params["v"] + shift})
+
+    def step(seed, state, batch):
+        return family.stepper(name, family.make(name, seed=seed))[1](state, batch)[0]
 
     with jax.enable_x64(True):
-        seeds = jnp.arange(3)
-        together = family.jit(jax.vmap(run))(seeds)
-        one = family.jit(run)
-        alone = [one(seed) for seed in seeds]
-        alone = jax.tree.map(lambda *x: jnp.stack(x), *alone)
-        family.close(together, alone, rtol=1e-9, atol=1e-12)
+        seeds, one = jnp.arange(3), family.jit(step)
+        alone = [begin(seed) for seed in seeds]
+        stack = lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states)
+        mapped, together = family.jit(jax.vmap(step, (0, 0, None))), stack(alone)
+        for i in range(4):
+            batch = family.network_at(i, dtype=jnp.float64)[1]
+            together = mapped(seeds, together, batch)
+            alone = [one(seed, state, batch) for seed, state in zip(seeds, alone, strict=True)]
+        family.close(together, stack(alone), rtol=1e-9, atol=1e-12)
 
 
 @every

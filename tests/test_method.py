@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import family
 from samscale import models, sharpness, tasks
 from samscale.config import Config
 from samscale.tasks import means
@@ -27,7 +28,7 @@ def trained(steps=4, **knobs):
     examples = jax.tree.map(jnp.asarray, dict(task.train))
     order = p.order(numbers, 0)
     start = p.init(numbers, examples, order)
-    return jax.jit(p.advance)(start, examples, order, 0, steps, numbers)
+    return family.jit(p.advance)(start, examples, order, 0, steps, numbers)
 
 
 def leaves(tree):
@@ -139,7 +140,7 @@ def test_gradients_are_counted_to_the_last_one():
 
 
 def residual_network(seed=0):
-    model = models.build("ResNet18", 3, num_filters=4, num_blocks=(1, 1))
+    model = models.build("ResNet18", 3, num_filters=4, num_blocks=(1,))
     x = jax.random.normal(jax.random.key(seed), (6, 8, 8, 3))
     batch = {"x": x, "y": jnp.array([0, 1, 2, 0, 1, 2])}
     init, loss = tasks.supervised(model, tasks.cross_entropy, batch)
@@ -155,7 +156,7 @@ def residual_network(seed=0):
 def test_only_scales_and_shifts_of_batch_norm_climb_in_sam_on():
     params, batch, mean = residual_network()
     gradient = sharpness.sam_on(jax.value_and_grad(mean, has_aux=True), 0.5)
-    (_, _), _, info = gradient.value_and_grad(params, gradient.init(params), batch)
+    (_, _), _, info = family.jit(gradient.value_and_grad)(params, gradient.init(params), batch)
     moved = {
         jax.tree_util.keystr(path)
         for path, e in jax.tree_util.tree_leaves_with_path(info.ascent)
@@ -171,8 +172,8 @@ def test_only_scales_and_shifts_of_batch_norm_climb_in_sam_on():
 def test_the_kept_statistics_are_those_of_the_clean_pass(name):
     params, batch, mean = residual_network()
     gradient = sharpness.PRESETS[name](jax.value_and_grad(mean, has_aux=True))
-    (out, _), _, info = gradient.value_and_grad(params, gradient.init(params), batch)
-    expected = mean(params, batch)
+    (out, _), _, info = family.jit(gradient.value_and_grad)(params, gradient.init(params), batch)
+    expected = family.jit(mean)(params, batch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), out, expected)
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (out, info.out)), strict=True))
 
@@ -184,12 +185,9 @@ def test_convolutions_and_batch_norm_are_differentiated_twice_where_a_method_ask
         params, batch = wide(params), {**batch, "x": wide(batch["x"])}
         vg = jax.value_and_grad(mean, has_aux=True)
         gradient = sharpness.exact_sam(vg, 0.1)
-        (_, grads), _, _ = gradient.value_and_grad(params, gradient.init(params), batch)
-
-        @jax.jit
-        def above(w):
-            _, _, info = gradient.value_and_grad(w, gradient.init(w), batch)
-            return info.out[0]
+        exact = family.jit(lambda w: gradient.value_and_grad(w, gradient.init(w), batch))
+        (_, grads), _, _ = exact(params)
+        above = lambda w: exact(w)[2].out[0]
 
         keys = iter(jax.random.split(jax.random.key(5), 100))
         way = jax.tree.map(lambda w: jax.random.normal(next(keys), w.shape, w.dtype), params)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import family
 from masked import everything, removed, same
 from samscale import keys, pruning, sharpness, tasks
 from samscale.config import Config
@@ -26,7 +27,7 @@ def built(**knobs):
     p = program.build(config, task)
     examples = jax.tree.map(jnp.asarray, task.train)
     order = p.order(Knobs.of(config), 0)
-    return p.init, jax.jit(p.advance), Knobs.of(config), examples, order
+    return p.init, family.jit(p.advance), Knobs.of(config), examples, order
 
 
 def begun(**knobs):
