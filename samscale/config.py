@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from samscale.knobs import OWN, SharpnessKnobs, knob, own
+from samscale.knobs import OWN, FlatnessKnobs, SharpnessKnobs, knob, own
 from samscale.laws import (
     ALL_OR_POSITIVE,
     FRACTION,
@@ -27,7 +27,7 @@ from samscale.laws import (
 
 
 @dataclasses.dataclass
-class Config(SharpnessKnobs):
+class Config(SharpnessKnobs, FlatnessKnobs):
     """One run. Parsed and validated at the boundary, and never changed afterwards."""
 
     # What is trained

@@ -5,7 +5,7 @@ So a resumed run draws what an uninterrupted one draws, and a study may vary one
 
 import jax
 
-INIT, ORDER, AUGMENT, DROPOUT, PRUNE, ASCENT = range(6)
+INIT, ORDER, AUGMENT, DROPOUT, PRUNE, ASCENT, MEASURE = range(7)
 
 
 def address(seed, purpose: int, index=0):

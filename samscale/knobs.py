@@ -97,3 +97,21 @@ OWN = {  # what -1 stands for: of the methods named; of the others, the value un
 def own(name: str, optimizer: str):
     """The value of the knob ``name`` that ``optimizer`` comes with."""
     return OWN[name].get(optimizer, OWN[name][""])
+
+
+@dataclasses.dataclass
+class FlatnessKnobs:
+    """What is measured of the loss's shape while a run trains, beside its record."""
+
+    flatness_every: int = knob(
+        0,
+        "measure flatness at the end of every so many epochs; 0: never",
+        at_least(0),
+        identity=False,
+    )
+    flatness_measures: tuple[str, ...] = knob(
+        ("curvature", "sharpness"), "keys of flatness.MEASURES", identity=False
+    )
+    flatness_examples: int = knob(
+        1000, "training examples that it is measured on; 0: all", at_least(0), identity=False
+    )

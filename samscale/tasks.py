@@ -1,8 +1,4 @@
-r"""What a run trains: data, a network and a loss, as pure functions of parameters and a batch.
-
-A loss returns *sums and a count* over the batch, never a mean: padding, masked examples and missing
-labels then cannot bias anything that is averaged later.
-"""
+r"""What a run trains: data, a network and a loss, as pure functions of parameters and a batch."""
 
 import functools
 import importlib
@@ -10,14 +6,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from samscale import data, models
+from samscale import data, losses, models
 from samscale.config import Config, choose
 from samscale.data.augment import AUGMENTATIONS
+from samscale.losses import LOSSES, binary_cross_entropy, cross_entropy, means, squared
+
+__all__ = ["LOSSES", "Task", "binary_cross_entropy", "build", "cross_entropy", "means", "squared"]
 
 
 class Task(NamedTuple):
@@ -35,72 +32,8 @@ class Task(NamedTuple):
     augment: Callable = lambda key, batch: batch  # of training batches, on the device
     monitor: str = "accuracy"  # which mean chooses the best epoch
     maximize: bool = True
-
-
-def means(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums over examples (or labels) -> means; a count of zero gives zero."""
-    count = jnp.where(sums["count"] > 0, sums["count"], 1)
-    return {name: value / count for name, value in sums.items() if name != "count"}
-
-
-def cross_entropy(outputs, y, weight, smoothing=0.0):
-    r"""Softmax cross entropy in nats. ``outputs``: (n, classes), ``y``: (n,) classes.
-
-    ``smoothing``: the share $\alpha$ of a label that is spread over all classes, its own too:
-    $(1 - \alpha)\, CE(y) + \alpha\, \overline{CE}$ (Szegedy et al., 2016).
-    """
-    outputs = _valid(outputs, weight)
-    loss = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
-    if smoothing:
-        loss = (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(outputs).mean(-1)
-    return _sums(weight, loss=loss, accuracy=outputs.argmax(-1) == y)
-
-
-def squared(outputs, y, weight):
-    r"""$\|f(x) - y\|^2$, without the half; summed over outputs, missing (NaN) targets left out.
-
-    ``y``: (n,) classes, taken as one-hot vectors, or real targets shaped as ``outputs``.
-    """
-    outputs = _valid(outputs, weight)
-    classes = jnp.issubdtype(y.dtype, jnp.integer)
-    target = jax.nn.one_hot(y, outputs.shape[-1], dtype=outputs.dtype) if classes else y
-    present = ~jnp.isnan(target)
-    residual = jnp.where(present, outputs - jnp.where(present, target, 0), 0)
-    loss = (residual**2).reshape(len(y), -1).sum(-1)
-    accuracy = {"accuracy": outputs.argmax(-1) == y} if classes else {}
-    counted = weight * present.reshape(len(y), -1).any(-1)
-    return _sums(counted, loss=loss, **accuracy)
-
-
-def binary_cross_entropy(outputs, y, weight):
-    """Several yes/no labels an example: (n, labels), NaN where missing. Counts labels, not rows."""
-    if y.shape != outputs.shape:
-        raise ValueError(
-            f"loss='binary_cross_entropy': labels must be shaped {outputs.shape}, not {y.shape}"
-        )
-    outputs = _valid(outputs, weight)
-    present = ~jnp.isnan(y)
-    loss = optax.sigmoid_binary_cross_entropy(outputs, jnp.where(present, y, 0))
-    correct = (outputs > 0) == (y > 0.5)
-    return _sums(weight[:, None] * present, loss=loss, accuracy=correct)
-
-
-LOSSES = {
-    "cross_entropy": cross_entropy,
-    "squared": squared,
-    "binary_cross_entropy": binary_cross_entropy,
-}
-
-
-def _valid(outputs, weight):
-    """Zero where a row does not count: NaN there would reach the gradient through the product."""
-    return jnp.where(weight.reshape(-1, *(1,) * (outputs.ndim - 1)) > 0, outputs, 0)
-
-
-def _sums(weight, **values):
-    # where, not a product: a padded row may hold anything, infinity too
-    total = lambda v: jnp.where(weight > 0, weight * v, 0).sum()
-    return {**{name: total(v) for name, v in values.items()}, "count": weight.sum()}
+    outputs: Callable | None = None  # (params, stats, batch) -> (n, C), as in evaluation
+    criterion: Callable | None = None  # (outputs, batch) -> (n,), what is trained: for curvature
 
 
 def supervised(model, loss, example, normalize=lambda x: x, train_loss=None):
@@ -126,6 +59,16 @@ def supervised(model, loss, example, normalize=lambda x: x, train_loss=None):
         return measure(outputs, batch["y"], weight), (new if train else stats)
 
     return init, batch_loss
+
+
+def predictor(model, normalize=lambda x: x):
+    """``outputs`` of a ``Task``: those of evaluation, in at least float32."""
+
+    def outputs(params, stats, batch):
+        z = model.apply({"params": params, **stats}, normalize(batch["x"]), train=False)
+        return z.astype(jnp.promote_types(z.dtype, jnp.float32))
+
+    return outputs
 
 
 def build(config: Config) -> Task:
@@ -167,6 +110,8 @@ def build(config: Config) -> Task:
         augment=lambda key, batch: {**batch, "x": augment(key, batch["x"])},
         monitor="accuracy" if classes else "loss",
         maximize=classes,
+        outputs=predictor(model, d.normalize),
+        criterion=losses.criterion(config.loss, config.label_smoothing),
     )
 
 

@@ -147,6 +147,8 @@ EDGES = {
     "prune_scope": (("default", "layer", "global"), ("", "local")),
     "snip_batches": POSITIVE,
     "log_every_steps": ALL_OR_POSITIVE,
+    "flatness_every": ([0, 1], [-1]),
+    "flatness_examples": ([0, 1], [-1]),
     "checkpoint_seconds": REAL,
 }
 

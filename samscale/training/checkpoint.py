@@ -35,6 +35,16 @@ def restore(folder, like: Any) -> Any:
         ) from error
 
 
+def restore_state(folder, like: Any) -> Any:
+    """Only the saved ``state``, shaped ``like`` the given one, whose leaves may be abstract."""
+    path = pathlib.Path(folder) / NAME
+    try:
+        saved = serialization.msgpack_restore(path.read_bytes())["state"]
+        return serialization.from_state_dict(like, saved)
+    except (ValueError, KeyError, TypeError) as error:
+        raise OSError(f"{path}: damaged, or of another version ({error})") from error
+
+
 def step(folder) -> int:
     """The step that the saved state stands at; 0 where nothing, or nothing whole, was saved."""
     path = pathlib.Path(folder) / NAME

@@ -48,8 +48,8 @@ class Lane:
         if every > 0 and self.step % every == 0:
             self._write({"kind": "steps", "step": self.step, **self._means("interval")})
 
-    def report_epoch(self, per_epoch, totals) -> dict[str, Any]:
-        """``totals``: sums over the splits that were evaluated, by name."""
+    def report_epoch(self, per_epoch, totals, measured) -> dict[str, Any]:
+        """``totals``: sums over the splits that were evaluated, by name; ``measured``: flatness."""
         steps = (self.step - 1) % per_epoch + 1
         speed = steps * self.config.batch_size / self.seconds
         evaluated = {
@@ -63,6 +63,7 @@ class Lane:
             "epoch": -(-self.step // per_epoch),
             **self._means("epoch"),
             **evaluated,
+            **measured,
             "seconds": round(self.seconds, 4),
             "examples_per_second": round(speed, 1),
         }

@@ -12,7 +12,7 @@ import jax
 
 from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
-from samscale.training import checkpoint, folder, progress, signals, track
+from samscale.training import checkpoint, folder, measured, progress, signals, track
 from samscale.training.compiled import Compiled, compiled
 from samscale.training.lane import Lane
 from samscale.training.record import read
@@ -27,6 +27,7 @@ def ready(config: Config) -> Compiled:
     """What may find config or data wrong: raises ``ValueError``, writes nothing."""
     config = config.validate()
     track.require(config.track)
+    measured.check(config)
     return compiled(config)
 
 
@@ -186,7 +187,10 @@ class _Loop:
         totals = self.machine.totals(self.state)
 
         def report(i, lane):
-            row = lane.report_epoch(per_epoch, self.machine.row(totals, i))
+            state, epoch = self.machine.row(self.state, i), -(-self.step // per_epoch)
+            last = self.step == self.machine.program.num_steps
+            flat = measured.at_epoch(lane.config, lane.task, state, epoch, last)
+            row = lane.report_epoch(per_epoch, self.machine.row(totals, i), flat)
             self.view.update(self.step, row)
 
         self._each(report)

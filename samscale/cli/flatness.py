@@ -1,0 +1,111 @@
+"""``samscale flatness``: every flatness number of a run."""
+
+import argparse
+import json
+import pathlib
+
+from samscale.cli.words import fail, guarded, words
+
+
+def flatness(argv) -> int:
+    """All flatness numbers of a run: RUN_FOLDER [--measure=A,B] [--examples=N] [--json]"""
+    parser = argparse.ArgumentParser(
+        prog="samscale flatness", description=flatness.__doc__.splitlines()[0]
+    )
+    parser.add_argument("run", metavar="RUN_FOLDER", help="as `samscale train` made it")
+    parser.add_argument("--measure", default="", metavar="A,B", help="default: all; see --list")
+    parser.add_argument(
+        "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of examples and random probes")
+    parser.add_argument("--rho", type=float, help="radius of ascents; default: the run's own")
+    parser.add_argument("--json", action="store_true", help="to the screen, for programs")
+    parser.add_argument("--list", action="store_true", help="what there is to measure, and stop")
+    if "--list" in argv[1:]:
+        return _list()
+    args = parser.parse_args(argv[1:])
+    try:
+        names = _checked(args)
+        from samscale.training import compiled, measured
+
+        compiled.keep_programs()
+        config, task, state = measured.load(args.run)
+        point = measured.point(config, task, state, args.examples, args.seed)
+    except ValueError as error:
+        return fail(error, 2)
+    except OSError as error:
+        return fail(words(error), 1)
+    if args.rho is not None:
+        point = point._replace(rho=args.rho)
+    return guarded(lambda: _measure(args, names, point, int(state.step)))
+
+
+def _checked(args):
+    """The measures that are asked for. Raises ``ValueError``, before anything is loaded."""
+    from samscale.flatness.measures import MEASURES
+
+    names = [name for name in args.measure.split(",") if name] or list(MEASURES)
+    for name in names:
+        if name not in MEASURES:
+            raise ValueError(f"measure={name!r}: choose some of {', '.join(MEASURES)}")
+    if args.examples < 0:
+        raise ValueError(f"examples={args.examples}: must be at least 0 (all)")
+    if args.seed < 0:
+        raise ValueError(f"seed={args.seed}: must be at least 0")
+    if args.rho is not None and not args.rho > 0:
+        raise ValueError(f"rho={args.rho}: must be greater than 0")
+    return names
+
+
+def _measure(args, names, point, step):
+    import jax
+    from rich.console import Console
+
+    from samscale import keys
+    from samscale.flatness import measures, operators
+    from samscale.training.files import write_atomically
+
+    screen = Console(stderr=True)
+    key, found = keys.address(args.seed, keys.MEASURE, 1), {}
+    with screen.status("") as status:
+        for name in names:
+            status.update(f"measuring {name}: {measures.first_line(name)}")
+            found[name] = measures.measured(point, key, [name])
+    numbers = {name: value for part in found.values() for name, value in part.items()}
+    n = operators.count(point.data)
+    row = {"step": step, "examples": n, "seed": args.seed, "rho": point.rho, **numbers}
+    path = pathlib.Path(args.run) / "flatness.json"
+    write_atomically(path, json.dumps(row, indent=2).encode())
+    if args.json:
+        print(json.dumps(row, indent=2))
+        return
+    size = sum(w.size for w in jax.tree.leaves(point.params))
+    title = f"{pathlib.Path(args.run).name}, step {step}: {size:,} parameters, {n:,} examples"
+    _show(title, found, measures)
+    print(f"Written to {path}")
+
+
+def _show(title, found, measures):
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name, justify in (("", "left"), ("value", "right"), ("±", "right"), ("what it is", "left")):
+        table.add_column(name, justify=justify)
+    for measure, numbers in found.items():
+        table.add_row(f"[bold]{measure}[/bold]", "", "", measures.first_line(measure))
+        for name, value in numbers.items():
+            if not name.endswith(("_se", "_residual")):
+                error = numbers.get(f"{name}_se", numbers.get(f"{name}_residual"))
+                known = "" if error is None else f"{error:.2g}"
+                table.add_row(f"  {name}", f"{value:.5g}", known, measures.meaning(name))
+        table.add_section()
+    Console(width=None if Console().is_terminal else 150).print(table)
+
+
+def _list():
+    from samscale.flatness import measures
+
+    for name in measures.MEASURES:
+        print(f"  {name:12}{measures.first_line(name)}")
+    return 0

@@ -1,0 +1,125 @@
+r"""What random probes tell of an operator: trace, Frobenius norm, diagonal, density of eigenvalues.
+
+Each number comes with its standard error. Plain Hutchinson estimates are used: on Hessians of
+networks the variance-reduced ones gain nothing at a hundred products and keep them all in memory.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from samscale.flatness import krylov
+from samscale.flatness.operators import Operator
+
+LEAST_PROBES = 10  # before a standard error is believed
+
+
+class Estimate(NamedTuple):
+    """A mean over ``n`` independent draws, and its standard error (NaN where n = 1)."""
+
+    value: float
+    error: float
+    n: int
+
+    @classmethod
+    def of(cls, draws) -> "Estimate":
+        draws = np.asarray(draws, np.float64)
+        n = len(draws)
+        error = draws.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
+        return cls(float(draws.mean()), float(error), n)
+
+
+class Probed(NamedTuple):
+    """All three from the same products."""
+
+    trace: Estimate
+    frobenius_squared: Estimate  # the sum of squared eigenvalues
+    diagonal: jax.Array  # (size,)
+    diagonal_error: jax.Array  # (size,), standard errors
+
+
+class Spectrum(NamedTuple):
+    r"""Quadrature nodes of each probe: $\frac{1}{P} tr f(A) \approx$ the mean of sum w f(node)."""
+
+    nodes: np.ndarray  # (probes, steps)
+    weights: np.ndarray  # (probes, steps), each row sums to 1
+    size: int
+
+    def trace_of(self, f) -> Estimate:
+        r"""$tr f(A)$ for a function of arrays, such as ``lambda x: x**3``."""
+        return Estimate.of(self.size * (self.weights * f(self.nodes)).sum(-1))
+
+    def density(self, grid, width: float):
+        """Share of eigenvalues per unit, smoothed by a normal of that standard deviation."""
+        away = (np.asarray(grid)[:, None, None] - self.nodes) / width
+        bumps = np.exp(-0.5 * away**2) / (width * math.sqrt(2 * math.pi))
+        return (bumps * self.weights).sum(-1).mean(-1)
+
+
+def probed(op: Operator, key, probes: int = 100, tolerance: float = 0.0) -> Probed:
+    r"""Hutchinson's estimates from $z^\top A z$, $\|Az\|^2$ and $z \odot Az$, z of random signs.
+
+    Stops early once the standard error of the trace is at most ``tolerance`` times it. Costs one
+    product a probe and five vectors of memory, however many. Source: Hutchinson, 1990,
+    doi:10.1080/03610919008812866; the variance of $z^\top A z$ is twice the sum of the squared
+    elements off the diagonal. Raises ``ValueError`` for fewer than one probe.
+    """
+    if probes < 1:
+        raise ValueError(f"probes={probes}: must be at least 1")
+    n, traces, squares, mean, spread = jax.device_get(_probe(op, key, probes, tolerance))
+    error = np.sqrt(spread / (n * max(n - 1, 1))) if n > 1 else np.full_like(mean, math.nan)
+    return Probed(Estimate.of(traces[:n]), Estimate.of(squares[:n]), mean, error)
+
+
+def spectrum(op: Operator, key, steps: int = 80, probes: int = 5) -> Spectrum:
+    r"""Stochastic Lanczos quadrature: what the density of all eigenvalues is known by.
+
+    ``steps * probes`` products. Moments of each probe are exact up to degree 2 steps - 1; nodes
+    below the resolution of ``steps`` stand for clusters. Source: Ubaru, Chen and Saad, 2017,
+    doi:10.1137/16M1104974.
+    """
+    if steps < 1 or probes < 1:
+        raise ValueError(f"steps={steps}, probes={probes}: must be at least 1")
+    nodes, weights = [], []
+    for i in range(probes):
+        start = signs(jax.random.fold_in(key, i), op.size, op.dtype)
+        values, inside = np.linalg.eigh(krylov.tridiagonal(op, start, steps))
+        nodes.append(values)
+        weights.append(inside[0] ** 2)
+    return Spectrum(np.stack(nodes), np.stack(weights), op.size)
+
+
+def signs(key, size: int, dtype):
+    """Independent +1 and -1, one random bit each."""
+    words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
+    return 1 - 2 * bits.reshape(-1)[:size].astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames="probes")
+def _probe(op, key, probes, tolerance):
+    def goes_on(carry):
+        n, traces, *_ = carry
+        seen = jnp.arange(probes) < n
+        mean = jnp.where(seen, traces, 0).sum() / jnp.maximum(n, 1)
+        variance = jnp.where(seen, (traces - mean) ** 2, 0).sum() / jnp.maximum(n - 1, 1)
+        sure = variance <= (tolerance * mean) ** 2 * n
+        return (n < probes) & ((n < LEAST_PROBES) | ~sure | (tolerance == 0))
+
+    def draw(carry):
+        n, traces, squares, mean, spread = carry
+        z = signs(jax.random.fold_in(key, n), op.size, op.dtype)
+        product = op(z)
+        each = z * product
+        step = each - mean
+        mean = mean + step / (n + 1)
+        spread = spread + step * (each - mean)  # Welford
+        traces, squares = traces.at[n].set(each.sum()), squares.at[n].set(product @ product)
+        return n + 1, traces, squares, mean, spread
+
+    each, vector = jnp.zeros(probes, op.dtype), jnp.zeros(op.size, op.dtype)
+    return jax.lax.while_loop(goes_on, draw, (0, each, each, vector, vector))

@@ -1,0 +1,193 @@
+r"""Lanczos: eigenpairs with residuals, and the tridiagonal matrix behind a spectral density.
+
+The basis is kept whole, row by row, and its orthogonality is *measured* at every step, one product
+of the basis with a vector; vectors are orthogonalized again, twice, only where it is lost beyond
+$\sqrt\epsilon$, which keeps eigenvalues right to $\epsilon$ (Simon, 1984,
+doi:10.1090/S0025-5718-1984-0725988-X; "twice is enough", Parlett). So no eigenvalue is found twice,
+and where the space is exhausted, as the range of an overparameterized network's Hessian may be, a
+fresh direction takes over instead of normalized rounding.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from samscale.flatness.operators import Operator
+
+ENDS = {
+    "largest": lambda values: np.argsort(-values, kind="stable"),
+    "smallest": lambda values: np.argsort(values, kind="stable"),
+    "magnitude": lambda values: np.argsort(-np.abs(values), kind="stable"),
+}
+
+
+class Eigenpairs(NamedTuple):
+    """In the order asked for. $\\|A q - \\theta q\\|$ bounds the error of an eigenvalue."""
+
+    values: np.ndarray  # (k,)
+    vectors: jax.Array  # (k, size), rows
+    residuals: np.ndarray  # (k,)
+    products: int  # with the operator
+    converged: bool
+
+
+class Basis(NamedTuple):
+    """Row j + 1 is what A adds to row j; column j of ``projected`` holds its components below."""
+
+    rows: jax.Array  # (steps + 1, size), orthonormal as far as they are filled, zero beyond
+    projected: jax.Array  # (steps + 1, steps + 1); the upper triangle of rows A rows^T
+    left: jax.Array  # () how much of A times the last row no row holds, the next one apart
+
+
+def eigenpairs(
+    op: Operator,
+    key,
+    k: int = 1,
+    which: str = "largest",
+    tolerance: float = 1e-3,
+    max_basis: int = 64,
+    max_products: int = 1000,
+    floor: float = 0.0,
+) -> Eigenpairs:
+    r"""``k`` extreme eigenpairs, by Lanczos with thick restarts (Wu and Simon, 2000).
+
+    Stops when each residual is at most ``tolerance`` times its eigenvalue, or ``floor``, or at the
+    rounding of the largest; for separated eigenvalues the error is about the square of that.
+    ``which``: largest, smallest (most negative) or magnitude. Memory: ``max_basis + 1`` vectors;
+    cost: one product a step, of which ``products`` were needed. A multiple eigenvalue is found as
+    often as it is asked for only once the space is exhausted. Raises ``ValueError`` for a bad
+    choice.
+    """
+    if which not in ENDS:
+        raise ValueError(f"which={which!r}: must be one of {sorted(ENDS)}")
+    if not 1 <= k <= op.size:
+        raise ValueError(f"k={k}: must be between 1 and {op.size}, the parameters")
+    steps = min(op.size, max(max_basis, 2 * k + 8))
+    first = jax.random.normal(key, (op.size,), op.dtype)
+    basis, filled, products = _start(op, first, steps), 0, 0
+    while True:
+        until = min(filled + max(2, filled // 8), steps)  # the host looks up, but not too often
+        basis = _extend(basis, op, jax.random.fold_in(key, products), filled, until)
+        products, filled = products + until - filled, until
+        values, inside, residuals = _ritz(basis, filled)
+        order = ENDS[which](values)[:k]
+        scale = np.abs(values).max(initial=0)
+        least = max(floor, 100 * np.finfo(np.dtype(op.dtype)).eps * scale)
+        good = residuals[order] <= np.maximum(tolerance * np.abs(values[order]), least)
+        converged = filled == op.size or (len(order) == k and bool(good.all()))
+        if converged or (products >= max_products and len(order) == k):
+            turn = np.zeros((len(order), steps + 1), op.dtype)
+            turn[:, :filled] = inside[:, order].T
+            vectors = _combined(turn, basis.rows)
+            return Eigenpairs(values[order], vectors, residuals[order], products, converged)
+        if filled == steps:
+            kept = ENDS[which](values)[: min(k + (steps - k) // 2, steps - 1)]
+            basis = _restarted(basis, values[kept], inside[:, kept])
+            filled = len(kept)
+
+
+def tridiagonal(op: Operator, v, steps: int):
+    r"""Lanczos from a vector v: the projected matrix (m, m), m = min(steps, size), as NumPy.
+
+    With eigenvalues $\theta_j$ and first components $\tau_j$ of its eigenvectors,
+    $v^\top f(A) v / \|v\|^2 \approx \sum_j \tau_j^2 f(\theta_j)$, exact for polynomials up to
+    degree 2m - 1.
+    """
+    steps = min(steps, op.size)
+    basis = _extend(_start(op, v, steps), op, jax.random.key(0), 0, steps)
+    return _matrix(basis, steps)
+
+
+def _start(op, v, steps):
+    rows = jnp.zeros((steps + 1, op.size), op.dtype).at[0].set(v / jnp.linalg.norm(v))
+    return Basis(rows, jnp.zeros((steps + 1, steps + 1), op.dtype), jnp.zeros((), op.dtype))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _extend(basis: Basis, op: Operator, key, start, stop) -> Basis:
+    """Rows ``start + 1`` to ``stop``, by a product each."""
+    eps = jnp.finfo(op.dtype).eps
+
+    def step(j, basis):
+        rows, projected, _ = basis
+        w = op(rows[j])
+        own = rows[j] @ w
+        before = jnp.where(j > 0, rows[jnp.maximum(j - 1, 0)] @ w, 0)
+        w = w - own * rows[j] - before * rows[jnp.maximum(j - 1, 0)]
+        lost = rows @ w  # what is not orthogonal yet
+        w, more = jax.lax.cond(
+            jnp.abs(lost).max() > jnp.sqrt(eps) * jnp.linalg.norm(w),
+            lambda: _twice(rows, w, lost),
+            lambda: (w, jnp.zeros_like(lost)),
+        )
+        column = more.at[j].add(own).at[jnp.maximum(j - 1, 0)].add(before)
+        projected = projected.at[:, j].set(column)
+        left = jnp.linalg.norm(w)
+        exhausted = left <= 10 * eps * jnp.abs(projected).max()
+        w = jax.lax.cond(exhausted, lambda: _fresh(rows, jax.random.fold_in(key, j)), lambda: w)
+        left = jnp.where(exhausted, 0, left)
+        length = jnp.linalg.norm(w)
+        return Basis(rows.at[j + 1].set(w / jnp.where(length > 0, length, 1)), projected, left)
+
+    return jax.lax.fori_loop(start, stop, step, basis)
+
+
+def _twice(rows, w, components):
+    w = w - components @ rows
+    again = rows @ w
+    return w - again @ rows, components + again
+
+
+def _fresh(rows, key):
+    """Some direction that no row has."""
+    w = jax.random.normal(key, rows.shape[1:], rows.dtype)
+    w = _twice(rows, w, rows @ w)[0]
+    return w / jnp.linalg.norm(w)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _turned(rows, turn):
+    """Rows 0 ... k - 1 become ``turn`` (k, steps) times the rows, row k the last; in place."""
+    k, steps = turn.shape
+    block = -(-rows.shape[1] // 16)  # columns at a time: memory for a sixteenth of the rows
+
+    def new(part):
+        return jnp.zeros_like(part).at[:k].set(turn @ part[:-1]).at[k].set(part[-1])
+
+    def body(i, rows):
+        part = jax.lax.dynamic_slice(rows, (0, i * block), (steps + 1, block))
+        return jax.lax.dynamic_update_slice(rows, new(part), (0, i * block))
+
+    whole = rows.shape[1] // block
+    rows = jax.lax.fori_loop(0, whole, body, rows)
+    if rest := rows.shape[1] % block:
+        rows = rows.at[:, -rest:].set(new(rows[:, -rest:]))
+    return rows
+
+
+@jax.jit
+def _combined(turn, rows):
+    return turn @ rows  # of all rows, whatever their number: one program
+
+
+def _restarted(basis: Basis, values, inside) -> Basis:
+    """The Ritz vectors ``inside`` (steps, k) as the first rows, and the rest to go on with."""
+    rows = _turned(basis.rows, jnp.asarray(inside.T, basis.rows.dtype))
+    k = len(values)
+    projected = jnp.zeros_like(basis.projected).at[jnp.arange(k), jnp.arange(k)].set(values)
+    return Basis(rows, projected, basis.left)
+
+
+def _matrix(basis: Basis, filled: int):
+    """What A looks like in the filled rows, in float64 on the host."""
+    upper = np.triu(np.asarray(basis.projected, np.float64)[:filled, :filled])
+    return upper + np.triu(upper, 1).T
+
+
+def _ritz(basis: Basis, filled: int):
+    """Values, vectors in the basis (filled, filled) as columns, and residuals."""
+    values, inside = np.linalg.eigh(_matrix(basis, filled))
+    return values, inside, float(basis.left) * np.abs(inside[-1])

@@ -1,0 +1,235 @@
+r"""Curvature of a loss as linear maps of $R^P$, known by their products with vectors only.
+
+An ``Operator`` is a pytree: parameters and data are its leaves, so that a compiled solver takes
+them as arguments and nothing is folded into the program. Parameters are laid out as one vector in
+the order of ``jax.flatten_util.ravel_pytree``. A loss is any ``losses(params, batch) -> (n,)``, one
+number an example; a batch is any pytree of arrays with examples along the leading axis. The loss of
+a data set is the mean over all its examples. Products are taken at the highest precision that the
+device has for matrix products, in the dtype of the parameters.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """A symmetric linear map ``v -> A v`` of vectors (size,). Sums, multiples and powers of them.
+
+    ``A + B``, ``A - B``, ``2.0 * A`` and ``A**3`` are operators too; each product of theirs costs
+    those of their parts.
+    """
+
+    apply: Partial  # v -> A v; its arguments are arrays, and leaves of this pytree
+    size: int = dataclasses.field(metadata={"static": True})
+    dtype: Any = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, v):
+        with jax.default_matmul_precision("highest"):
+            return self.apply(v)
+
+    def __add__(self, other: "Operator") -> "Operator":
+        return dataclasses.replace(self, apply=Partial(_sum, self, other))
+
+    def __sub__(self, other: "Operator") -> "Operator":
+        return self + (-1.0) * other
+
+    def __rmul__(self, factor) -> "Operator":
+        return dataclasses.replace(self, apply=Partial(_times, factor, self))
+
+    def __pow__(self, k: int) -> "Operator":
+        return dataclasses.replace(self, apply=Partial(_power, k, self))
+
+
+def dense(matrix) -> Operator:
+    """The operator of a symmetric matrix (size, size)."""
+    matrix = jnp.asarray(matrix)
+    return Operator(Partial(jnp.matmul, matrix), len(matrix), matrix.dtype)
+
+
+def matrix(op: Operator):
+    """(size, size): the products with all unit vectors. For small operators, and tests."""
+    return jax.lax.map(op, jnp.eye(op.size, dtype=op.dtype))
+
+
+def scaled(op: Operator, d) -> Operator:
+    r"""$D A D$ for a vector d (size,): curvature in coordinates $u = D^{-1} w$.
+
+    ``d = |w|`` gives the scale-invariant curvature of ASAM (Kwon et al., 2021, arXiv:2102.11600);
+    a mask of zeros and ones gives A restricted to what is kept, as for a pruned network.
+    """
+    return dataclasses.replace(op, apply=Partial(_scaled, jnp.asarray(d, op.dtype), op))
+
+
+def hessian(losses, params, data, batch_size: int | None = None) -> Operator:
+    r"""$\nabla^2 L(w)$ of the mean loss. A product costs about two gradients of the data set.
+
+    ``batch_size``: how many examples at a time; None, all at once, which lets the passes at ``w``
+    be computed once for all products. Sums are exact: no example is left out or counted twice.
+    """
+    return _mean(_hessian_product, (pure(losses), params), params, data, batch_size)
+
+
+def gauss_newton(outputs, criterion, params, data, batch_size: int | None = None) -> Operator:
+    r"""$\frac1n \sum_i J_i^\top S_i J_i$: the Hessian without the curvature of the network itself.
+
+    ``outputs(params, batch)``: (n, C), with Jacobians J; ``criterion(outputs, batch)``: (n,), with
+    Hessians S in the outputs. Where S is positive semi-definite, so is this. For cross entropy and
+    squared loss it is the Fisher information (up to the variance of the latter's noise).
+    A product costs about a forward and a backward pass. Source: Schraudolph, 2002,
+    doi:10.1162/08997660260028683.
+    """
+    at = (pure(outputs), pure(criterion), params)
+    return _mean(_gauss_newton_product, at, params, data, batch_size)
+
+
+def fisher(losses, params, data, batch_size: int | None = None) -> Operator:
+    r"""The empirical Fisher matrix $\frac1n \sum_i g_i g_i^\top$, at the labels as they are.
+
+    The second moment of the gradients of single examples: no approximation of the Hessian away from
+    interpolation (Kunstner et al., 2019, arXiv:1905.12558). A product costs two passes.
+    """
+    return _mean(_fisher_product, (pure(losses), params), params, data, batch_size)
+
+
+def moments(losses, params, data, coefficients, group: int = 1, chunk: int = 20) -> Operator:
+    r"""$\frac1m \sum_B \sum_k c_k H_B^k$, of the Hessians of groups B of ``group`` examples.
+
+    ``coefficients``: $(c_0, c_1, ..., c_K)$; ``(0, 0, 1)`` is $M_2 = E[H_i^2]$. Groups are
+    consecutive examples, ``chunk`` examples (one group at least) are in memory at a time, with
+    $K$ vectors of R^P for each group. A product costs K products with the Hessian and more memory
+    traffic, for every group has a direction of its own. Raises ``ValueError`` where ``group`` does
+    not divide the number of examples. Source: the moments of Wu, Ma and E, 2018 (NeurIPS).
+    """
+    n = count(data)
+    if group < 1 or n % group:
+        raise ValueError(f"group={group}: must divide the {n} examples")
+    data = jax.tree.map(lambda a: a.reshape(n // group, group, *a.shape[1:]), data)
+    at = (pure(losses), tuple(coefficients), params)
+    return _mean(_moments_product, at, params, data, max(1, chunk // group))
+
+
+def of_layers(params) -> dict[str, Any]:
+    """Masks (size,) of the leaves of ``params`` by name, to restrict an operator to a layer."""
+    masks = {}
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        own = lambda other, w, path=path: jnp.full(w.shape, float(other == path), w.dtype)
+        name = "/".join(str(getattr(part, "key", part)) for part in path)
+        masks[name] = ravel_pytree(jax.tree_util.tree_map_with_path(own, params))[0]
+    return masks
+
+
+def count(data) -> int:
+    """The number of examples. Raises ``ValueError`` where arrays disagree, or there are none."""
+    lengths = {len(a) for a in jax.tree.leaves(data)}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(f"data: arrays must have one length, and examples, not {sorted(lengths)}")
+    return lengths.pop()
+
+
+def summed(f, data, batch_size: int | None):
+    """The sum of ``f(batch)`` over all of ``data``, ``batch_size`` examples at a time.
+
+    The last batch holds what remains, so nothing is padded.
+    """
+    n = count(data)
+    if batch_size is None or batch_size >= n:
+        return f(data)
+    take = lambda i: jax.tree.map(
+        lambda a: jax.lax.dynamic_slice_in_dim(a, i * batch_size, batch_size), data
+    )
+    add = lambda i, total: jax.tree.map(jnp.add, total, f(take(i)))
+    like = jax.eval_shape(f, take(0))
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    total = jax.lax.fori_loop(0, n // batch_size, add, total)
+    if rest := n % batch_size:
+        total = jax.tree.map(jnp.add, total, f(jax.tree.map(lambda a: a[-rest:], data)))
+    return total
+
+
+def _sum(a, b, v):
+    return a(v) + b(v)
+
+
+def _times(factor, a, v):
+    return factor * a(v)
+
+
+def _scaled(d, a, v):
+    return d * a(d * v)
+
+
+def _power(k, a, v):
+    return jax.lax.fori_loop(0, k, lambda _, v: a(v), v)
+
+
+def pure(f) -> Partial:
+    """A function as a pytree, so that arrays it holds (``Partial(f, stats)``) are arguments too."""
+    return f if isinstance(f, Partial) else Partial(f)
+
+
+def _mean(product: Callable, at, params, data, batch_size) -> Operator:
+    """``product(at, batch, v)``: a sum over a batch, for v in the space of ``params``."""
+    flat = jax.eval_shape(_flat, params)
+    count(data)
+    return Operator(Partial(_Mean(product, batch_size), at, data), flat.size, flat.dtype)
+
+
+@dataclasses.dataclass(frozen=True)  # equal where its parts are, so that programs are shared
+class _Mean:
+    product: Callable
+    batch_size: int | None
+
+    def __call__(self, at, data, v):
+        total = summed(lambda batch: self.product(at, batch, v), data, self.batch_size)
+        return total / count(data)
+
+
+def _hessian_product(at, batch, v):
+    losses, params = at
+    total = lambda params: losses(params, batch).sum()
+    return _flat(jax.jvp(jax.grad(total), (params,), (_like(params, v),))[1])
+
+
+def _gauss_newton_product(at, batch, v):
+    outputs, criterion, params = at
+    z, along = jax.jvp(lambda params: outputs(params, batch), (params,), (_like(params, v),))
+    slope = jax.grad(lambda z: criterion(z, batch).sum())
+    bent = jax.jvp(slope, (z,), (along,))[1]
+    return _flat(jax.vjp(lambda params: outputs(params, batch), params)[1](bent)[0])
+
+
+def _fisher_product(at, batch, v):
+    losses, params = at
+    _, along = jax.jvp(lambda params: losses(params, batch), (params,), (_like(params, v),))
+    return _flat(jax.vjp(lambda params: losses(params, batch), params)[1](along)[0])
+
+
+def _moments_product(at, groups, v):
+    losses, coefficients, params = at
+
+    def one(group):
+        mean = lambda params: losses(params, group).mean()
+        product = lambda u: jax.jvp(jax.grad(mean), (params,), (u,))[1]
+        power, total = _like(params, v), coefficients[0] * v
+        for c in coefficients[1:]:
+            power = product(power)
+            total = total + c * _flat(power)
+        return total
+
+    return jax.vmap(one)(groups).sum(0)
+
+
+def _flat(tree):
+    return ravel_pytree(tree)[0]
+
+
+def _like(params, v):
+    return ravel_pytree(params)[1](v)

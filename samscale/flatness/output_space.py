@@ -1,0 +1,117 @@
+r"""The Gauss-Newton matrix in closed form, through what it does in the space of outputs.
+
+With Jacobians $J_i$ (C, P) and Hessians $S_i$ (C, C) of the criterion in the outputs of example i,
+all that $G_i = J_i^\top S_i J_i$ does happens in C dimensions: with $B_i = J_i J_i^\top$,
+
+$$G_i^k = J_i^\top S_i (B_i S_i)^{k-1} J_i.$$
+
+Moments of any order then cost a forward and a backward pass of all examples together. The nonzero
+spectrum of the whole matrix is that of an (nC, nC) Gram matrix. At interpolation, where the
+criterion's slope vanishes, $G_i$ is the Hessian of example i.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
+
+from samscale.flatness.operators import Operator, count, pure
+
+
+class Blocks(NamedTuple):
+    """What examples do in the space of outputs."""
+
+    gram: jax.Array  # (n, C, C), J J^T of each example
+    bend: jax.Array  # (n, C, C), Hessians of the criterion in the outputs
+
+
+def blocks(outputs, criterion, params, data, chunk: int = 20) -> Blocks:
+    """``chunk`` examples at a time, C vectors of R^P for each; C forward and backward passes.
+
+    ``outputs(params, batch)``: (n, C); ``criterion(outputs, batch)``: (n,).
+    """
+    with jax.default_matmul_precision("highest"):
+        return _blocks(pure(outputs), pure(criterion), params, data, chunk)
+
+
+def moments(outputs, criterion, params, data, blocks: Blocks, coefficients) -> Operator:
+    r"""$E[\sum_k c_k G_i^k]$ over examples, as ``operators.moments`` of Hessians.
+
+    A product costs one forward-mode and one reverse-mode pass, whatever the order.
+    """
+    coefficients = np.asarray(coefficients, blocks.gram.dtype)
+    flat = jax.eval_shape(lambda p: ravel_pytree(p)[0], params)
+    apply = Partial(_through, pure(outputs), params, data, blocks, coefficients)
+    return Operator(apply, flat.size, flat.dtype)
+
+
+def eigenvalues(outputs, criterion, params, data, chunk: int = 64):
+    r"""All nonzero eigenvalues of the Gauss-Newton matrix, exactly: (min(nC, P),), descending.
+
+    From the Gram matrix $\frac1n S^{1/2} J J^\top S^{1/2}$, ``chunk`` columns at a time: nC forward
+    passes of all examples and an eigendecomposition, for up to some thousand outputs in all. Needs
+    S positive semi-definite, as for cross entropy and squared loss; raises ``ValueError`` for more
+    than 8192 outputs.
+    """
+    z = jax.eval_shape(outputs, params, data)
+    if z.size > 8192:
+        raise ValueError(f"data: must be at most 8192 outputs in all, not {z.size}; take fewer")
+    with jax.default_matmul_precision("highest"):
+        gram = _dual(pure(outputs), pure(criterion), params, data, chunk)
+    values = np.linalg.eigvalsh(np.asarray(gram, np.float64))[::-1]
+    return values[: min(z.size, jax.eval_shape(lambda p: ravel_pytree(p)[0], params).size)]
+
+
+@functools.partial(jax.jit, static_argnames="chunk")
+def _blocks(outputs, criterion, params, data, chunk):
+    def one(example):
+        batch = jax.tree.map(lambda a: a[None], example)
+        z, back = jax.vjp(lambda params: outputs(params, batch)[0], params)
+        row = lambda e: jax.jvp(lambda params: outputs(params, batch)[0], (params,), back(e))[1]
+        return Blocks(jax.vmap(row)(jnp.eye(len(z), dtype=z.dtype)), _bend(criterion, z, example))
+
+    return jax.lax.map(one, data, batch_size=chunk)
+
+
+def _bend(criterion, z, example):
+    """(C, C), of one example, given without its leading axis."""
+    batch = jax.tree.map(lambda a: a[None], example)
+    return jax.hessian(lambda z: criterion(z[None], batch)[0])(z)
+
+
+def _through(outputs, params, data, blocks, coefficients, v):
+    tangent = ravel_pytree(params)[1](v)
+    _, along = jax.jvp(lambda params: outputs(params, data), (params,), (tangent,))
+    bent = jnp.einsum("ncd,nd->nc", _polynomial(blocks, coefficients), along)
+    (product,) = jax.vjp(lambda params: outputs(params, data), params)[1](bent)
+    return coefficients[0] * v + ravel_pytree(product)[0] / count(data)
+
+
+def _polynomial(blocks, coefficients):
+    r"""(n, C, C): $\sum_{k \ge 1} c_k S (B S)^{k-1}$, between $J^\top$ and J."""
+    power, total = blocks.bend, coefficients[1] * blocks.bend
+    for k in range(2, len(coefficients)):
+        power = blocks.bend @ blocks.gram @ power
+        total = total + coefficients[k] * power
+    return total
+
+
+@functools.partial(jax.jit, static_argnames="chunk")
+def _dual(outputs, criterion, params, data, chunk):
+    at_data = lambda params: outputs(params, data)
+    z, back = jax.vjp(at_data, params)
+    values, turn = jnp.linalg.eigh(jax.vmap(functools.partial(_bend, criterion))(z, data))
+    root = (turn * jnp.sqrt(jnp.maximum(values, 0))[:, None]) @ turn.mT  # (n, C, C)
+
+    def column(e):
+        """Of S^1/2 J J^T S^1/2, for a unit vector of outputs (n, C)."""
+        (u,) = back(jnp.einsum("ncd,nd->nc", root, e))
+        return jnp.einsum("ncd,nd->nc", root, jax.jvp(at_data, (params,), (u,))[1])
+
+    units = jnp.eye(z.size, dtype=z.dtype).reshape(-1, *z.shape)
+    gram = jax.lax.map(column, units, batch_size=chunk).reshape(z.size, z.size)
+    return (gram + gram.T) / (2 * count(data))

@@ -1,0 +1,122 @@
+"""The flatness of a run: where its state stands, as a point that ``samscale.flatness`` measures."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from samscale import keys, pruning, tasks
+from samscale.config import Config, choose, from_mapping
+from samscale.flatness.measures import MEASURES, Point, measured
+from samscale.tasks import Task
+from samscale.training import checkpoint, method, program
+from samscale.training.step import Knobs, State
+
+CURVATURE_RHO = 0.05  # of the ascents at a run that has none of its own
+
+
+def load(folder) -> tuple[Config, Task, State]:
+    """The config, task and saved state of a run folder, finished or not.
+
+    Raises ``ValueError`` where it is none or its data are absent, ``OSError`` where it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"run={str(folder)!r}: must be a run folder, with a config.json")
+    config = from_mapping(json.loads((folder / "config.json").read_text())).validate()
+    if not (folder / checkpoint.NAME).is_file():
+        raise ValueError(f"run={str(folder)!r}: must have a checkpoint; nothing was saved yet")
+    task = tasks.build(config)
+    p = program.build(config, task)
+    order = jax.eval_shape(p.order, Knobs.of(config), 0)
+    like = jax.eval_shape(p.init, Knobs.of(config), dict(task.train), order)
+    return config, task, checkpoint.restore_state(folder, like)
+
+
+def check(config: Config) -> None:
+    """Raises ``ValueError`` for measures that do not exist."""
+    for name in config.flatness_measures:
+        choose("flatness_measures", name, MEASURES)
+
+
+def at_epoch(config: Config, task: Task, state: State, epoch: int, last: bool) -> dict[str, float]:
+    """What is due at the end of an epoch, as ``flatness_NAME``; often nothing."""
+    every = config.flatness_every
+    if not every or (epoch % every and not last):
+        return {}
+    here = point(config, task, state, config.flatness_examples)
+    found = measured(here, keys.address(0, keys.MEASURE, 1), config.flatness_measures)
+    return {f"flatness_{name}": value for name, value in found.items()}
+
+
+def point(config: Config, task: Task, state: State, examples: int = 1000, seed: int = 0) -> Point:
+    """A state on ``examples`` of the training data (0: all), drawn by ``seed``, not augmented.
+
+    The loss is the trained one, as in evaluation: no dropout, running batch statistics, no weight
+    decay; pruned weights do not count. ``rho`` is the run's own, 0.05 where it has none.
+    """
+    n = len(next(iter(task.train.values())))
+    if examples and examples < n:
+        rows = jax.random.permutation(keys.address(seed, keys.MEASURE), n)[:examples]
+        data = {name: jnp.asarray(a)[rows] for name, a in task.train.items()}
+    else:
+        data = {name: jnp.asarray(a) for name, a in task.train.items()}
+    outputs = criterion = None
+    if task.outputs is not None and task.criterion is not None:
+        outputs = Partial(_Outputs(task.outputs), state.stats, state.mask)
+        criterion = task.criterion
+        losses = Partial(_Criterion(task.outputs, criterion), state.stats, state.mask)
+    else:
+        losses = Partial(_Losses(task.loss), state.stats, state.mask)
+    own = config.settled()
+    sharp = method.is_sharp(config)
+    return Point(
+        losses,
+        state.params,
+        data,
+        outputs,
+        criterion,
+        state.mask,
+        learning_rate=config.learning_rate,
+        rho=own.rho if sharp and own.rho > 0 else CURVATURE_RHO,
+        batch_size=min(config.batch_size, len(next(iter(data.values())))),
+    )
+
+
+@dataclasses.dataclass(frozen=True)  # equal for one task, so that its states share programs
+class _Outputs:
+    outputs: Callable
+
+    def __call__(self, stats, mask, params, batch):
+        return self.outputs(pruning.apply(mask, params), stats, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Criterion:
+    outputs: Callable
+    criterion: Callable
+
+    def __call__(self, stats, mask, params, batch):
+        return self.criterion(self.outputs(pruning.apply(mask, params), stats, batch), batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Losses:
+    """Of any task: the derivative of its sum by the weight of each example."""
+
+    loss: Callable
+
+    def __call__(self, stats, mask, params, batch):
+        def total(weight):
+            weighed = {**batch, "weight": weight}
+            sums, _ = self.loss(
+                pruning.apply(mask, params), stats, weighed, jax.random.key(0), False
+            )
+            return sums["loss"]
+
+        n = len(next(iter(batch.values())))
+        return jax.grad(total)(batch.get("weight", jnp.ones(n)))

@@ -1,0 +1,135 @@
+"""Lanczos finds what is there, and nothing else, also where the space is exhausted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import curved
+from samscale.flatness import estimates, krylov, operators
+
+KEY = jax.random.key(7)
+
+
+def spectrum_of(values, size, dtype=jnp.float32, seed=0):
+    """A dense operator with these eigenvalues, and zeros."""
+    q = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (size, len(values)), dtype))[0]
+    return operators.dense((q * jnp.array(values, dtype)[None]) @ q.T)
+
+
+def ritz(op, steps):
+    values, inside = np.linalg.eigh(krylov.tridiagonal(op, jnp.ones(op.size, op.dtype), steps))
+    return values, inside[0] ** 2
+
+
+@pytest.mark.parametrize("steps", [5, 20, 50])
+def test_a_matrix_of_rank_five_has_no_other_eigenvalues(steps):
+    values, weights = ritz(spectrum_of([5, 4, 3, 2, 1], 400), steps)
+    assert weights.sum() == pytest.approx(1, rel=1e-6)
+    assert values.max() <= 5 + 1e-4
+    assert values.min() >= -1e-5
+    if steps > 5:
+        np.testing.assert_allclose(values[-5:], [1, 2, 3, 4, 5], rtol=1e-5)
+        np.testing.assert_allclose(values[:-5], 0, atol=1e-5)
+
+
+def test_asked_for_more_eigenpairs_than_there_are_it_gives_zeros():
+    found = krylov.eigenpairs(spectrum_of([5, 4, 3, 2, 1], 400), KEY, k=7)
+    np.testing.assert_allclose(found.values, [5, 4, 3, 2, 1, 0, 0], rtol=1e-5, atol=1e-5)
+    assert found.converged
+    assert found.products < 20
+    gram = found.vectors @ found.vectors.T
+    np.testing.assert_allclose(gram, np.eye(7), atol=3.5e-4)  # the root of rounding
+
+
+def test_clusters_have_no_ghosts():
+    tail = np.linspace(0, 1, 297)
+    values, _ = ritz(spectrum_of([100, 50, 25, *tail], 300), 80)
+    np.testing.assert_allclose(values[-3:], [25, 50, 100], rtol=1e-5)
+    assert (values > 1.001).sum() == 3
+
+
+@pytest.mark.parametrize("steps", [20, 80])
+def test_the_basis_stays_orthogonal_to_the_root_of_rounding(steps):
+    op = spectrum_of([100, 50, 25, *np.linspace(0, 1, 297)], 300)
+    basis = krylov._extend(krylov._start(op, jnp.ones(300), steps), op, KEY, 0, steps)
+    rows = np.asarray(basis.rows[:steps])
+    assert np.abs(rows @ rows.T - np.eye(steps)).max() < 2e-3
+
+
+@pytest.mark.parametrize("which", sorted(krylov.ENDS))
+def test_eigenpairs_of_a_network_are_those_of_the_dense_hessian(which):
+    with jax.enable_x64(True):
+        params, data = curved.point()
+        dense = curved.hessians(curved.losses, params, data).mean(0)
+        op = operators.hessian(curved.losses, params, data)
+        found = krylov.eigenpairs(op, KEY, 4, which, tolerance=1e-8)
+        exact = np.linalg.eigvalsh(dense)
+        exact = exact[krylov.ENDS[which](exact)[:4]]
+        np.testing.assert_allclose(found.values, exact, rtol=1e-9, atol=1e-9)
+        off = found.vectors @ dense - found.values[:, None] * found.vectors
+        assert (np.linalg.norm(off, axis=1) <= 1e-7).all()
+
+
+def test_every_value_lies_within_its_residual_of_a_true_one():
+    op = spectrum_of([9, 8.9, 5, *np.linspace(-1, 1, 97)], 100)
+    found = krylov.eigenpairs(op, KEY, 5, tolerance=5e-2)
+    exact = np.linalg.eigvalsh(operators.matrix(op))
+    for value, residual in zip(found.values, found.residuals, strict=True):
+        assert np.abs(exact - value).min() <= residual + 1e-4
+
+
+def test_restarts_reach_what_a_small_basis_cannot():
+    op = spectrum_of(np.linspace(1, 2, 200), 200)
+    found = krylov.eigenpairs(op, KEY, 2, tolerance=1e-3, max_basis=14)
+    assert found.converged
+    assert found.products > 14
+    np.testing.assert_allclose(found.values, [2, 2 - 1 / 199], rtol=1e-4)
+
+
+def test_it_stops_where_it_must_and_says_so():
+    op = spectrum_of(np.linspace(1, 2, 200), 200)
+    found = krylov.eigenpairs(op, KEY, 2, tolerance=1e-6, max_basis=14, max_products=20)
+    assert not found.converged
+    assert found.products == 20
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.eye(6), np.zeros((6, 6)), 3 * np.eye(1)], ids=["1", "0", "3"]
+)
+def test_multiples_of_the_identity(matrix):
+    op = operators.dense(jnp.array(matrix, jnp.float32))
+    k = min(4, len(matrix))
+    found = krylov.eigenpairs(op, KEY, k)
+    np.testing.assert_allclose(found.values, matrix[0, 0] * np.ones(k), rtol=1e-6)
+    assert found.converged
+
+
+def test_a_loss_scaled_down_scales_every_number():
+    with jax.enable_x64(False):
+        op = spectrum_of([5, 4, 3, 2, 1], 50)
+        small = operators.dense(1e-8 * op.apply.args[0])
+        one, other = krylov.eigenpairs(op, KEY, 3), krylov.eigenpairs(small, KEY, 3)
+        np.testing.assert_allclose(1e8 * other.values, one.values, rtol=1e-4)
+        a, b = (estimates.spectrum(o, KEY, 20, 2).nodes for o in (op, small))
+        np.testing.assert_allclose(1e8 * b, a, rtol=1e-4, atol=1e-4)
+
+
+def test_lanczos_needs_fewer_products_than_powers_of_the_matrix():
+    values = [3, 2.7, 2.4, *np.linspace(0, 2, 197)]
+    op = spectrum_of(values, 200)
+    found = krylov.eigenpairs(op, KEY, tolerance=1e-2)
+    v, products, error = jax.random.normal(KEY, (200,)), 0, np.inf
+    while error > abs(found.values[0] - 3):
+        v = op(v / jnp.linalg.norm(v))
+        products, error = products + 1, abs(float(jnp.linalg.norm(v)) - 3)
+    assert found.products <= 0.7 * products
+
+
+@pytest.mark.parametrize(
+    "choice, words",
+    [({"which": "top"}, "which='top': must be one of"), ({"k": 0}, "k=0: must be between 1 and 5")],
+)
+def test_what_cannot_be_is_said_in_a_sentence(choice, words):
+    with pytest.raises(ValueError, match=words):
+        krylov.eigenpairs(spectrum_of([1.0], 5), KEY, **choice)

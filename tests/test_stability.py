@@ -1,0 +1,224 @@
+"""Linear stability: dense moments, thresholds that simulated dynamics confirm, bounds that hold."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import curved
+from curved import losses, power
+from samscale.flatness import operators, stability
+
+KEY = jax.random.key(1)
+FEATURES, EXAMPLES = 3, 12
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _in_float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def least_squares(w, batch):
+    """At interpolation: Hessians of examples are x x^T."""
+    return (batch["x"] @ w - batch["y"]) ** 2 / 2
+
+
+def regression():
+    x = jax.random.normal(jax.random.key(0), (EXAMPLES, FEATURES))
+    w = jnp.ones(FEATURES)
+    return w, {"x": x, "y": x @ w}, jnp.einsum("np,nq->npq", x, x)
+
+
+def maps(h, eta, rho):
+    """I - eta K of each example."""
+    h = np.asarray(h)
+    return np.eye(h.shape[-1]) - eta * (h + rho * h @ h)
+
+
+def top(a):
+    return float(np.linalg.eigvalsh(a)[-1])
+
+
+def mean_square_factor(h, eta, rho):
+    """The exact growth of E[x x^T] a step: the spectral radius of E[A (x) A]."""
+    a = maps(h, eta, rho)
+    kron = np.einsum("nab,ncd->acbd", a, a).reshape(FEATURES**2, FEATURES**2) / len(a)
+    return float(np.abs(np.linalg.eigvals(kron)).max())
+
+
+def threshold(stays):
+    """The largest eta for which ``stays(eta)``."""
+    low, high = 1e-6, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if stays(middle) else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_non_uniformity_is_that_of_the_dense_hessians(k):
+    params, data = curved.point()
+    h = curved.hessians(losses, params, data)
+    exact = np.linalg.eigvalsh(power(h, k).mean(0) - power(h.mean(0), k))
+    found = stability.non_uniformity(losses, params, data, KEY, k, tolerance=1e-7)
+    assert found.value == pytest.approx(exact[-1] ** (1 / k), rel=1e-9)
+    if k % 2:
+        assert found.smallest == pytest.approx(exact[0], rel=1e-9)
+    else:
+        assert found.smallest is None
+
+
+def test_examples_alike_are_uniform():
+    params, data = curved.point()
+    same = jax.tree.map(lambda a: jnp.broadcast_to(a[:1], a.shape), data)
+    assert stability.non_uniformity(losses, params, same, KEY).value < 1e-6
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.05, 0.5])
+def test_condition_five_as_printed_is_the_compact_one(rho):
+    params, data = curved.point()
+    h, eta = curved.hessians(losses, params, data), 0.3
+    H, M = h.mean(0), [power(h, k).mean(0) for k in range(5)]
+    first = jnp.eye(len(H)) - eta * H - eta * rho * H @ H
+    printed = (
+        first @ first
+        + eta * (eta - 2 * rho) * (M[2] - H @ H)
+        + 2 * eta**2 * rho * (M[3] - power(H, 3))
+        + eta**2 * rho**2 * (M[4] - power(H, 4))
+    )
+    op = stability.growth(losses, params, data, eta, rho)
+    mine = jax.jit(operators.matrix)(op) + jnp.eye(len(H))
+    np.testing.assert_allclose(mine, printed, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 12])
+def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_size):
+    w, data, h = regression()
+    mean, square = stability.map_moments(least_squares, w, data, batch_size=batch_size)
+    kinds = [np.asarray(h)[list(rows)].mean(0) for rows in itertools.combinations(range(12), batch_size)]
+    np.testing.assert_allclose(operators.matrix(mean), np.mean(kinds, 0), rtol=1e-9)
+    exact = np.mean([b @ b for b in kinds], 0)
+    np.testing.assert_allclose(operators.matrix(square), exact, rtol=1e-9)
+
+
+def test_batches_of_sam_average_over_their_own_maps():
+    w, data, h = regression()
+    mean, square = stability.map_moments(least_squares, w, data, 0.3, batch_size=4, key=KEY)
+    order = jax.random.permutation(KEY, 12)
+    b = h[order].reshape(3, 4, FEATURES, FEATURES).mean(1)
+    k = b + 0.3 * b @ b
+    np.testing.assert_allclose(operators.matrix(mean), k.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(operators.matrix(square), (k @ k).mean(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.05, 0.3])
+def test_the_largest_stable_rate_is_where_the_condition_fails(rho):
+    w, data, h = regression()
+    found = stability.largest_stable_rate(*stability.map_moments(least_squares, w, data, rho), KEY)
+    a = lambda eta: maps(h, eta, rho)
+    exact = threshold(lambda eta: top((a(eta) @ a(eta)).mean(0)) <= 1)
+    assert found == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3])
+def test_simulated_dynamics_grow_as_their_second_moment_does(rho):
+    w, data, h = regression()
+    exact = threshold(lambda eta: mean_square_factor(h, eta, rho) <= 1)
+    for factor in (0.9, 1.1):
+        eta = factor * exact
+        grown = stability.simulated(least_squares, w, data, KEY, eta, rho, steps=400)
+        assert (grown > 0) == (factor > 1)
+        assert grown == pytest.approx(math.log10(mean_square_factor(h, eta, rho)), abs=0.006)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3])
+def test_verdicts_keep_their_word(rho):
+    w, data, h = regression()
+    judge = lambda eta: stability.verdict(least_squares, w, data, KEY, eta, rho)
+    surely = stability.largest_stable_rate(*stability.map_moments(least_squares, w, data, rho), KEY)
+    K = h + rho * h @ h
+    mean = 2 / top(K.mean(0))
+    below, between, above = judge(0.98 * surely), judge(1.05 * surely), judge(1.02 * mean)
+    assert below.stable is True
+    assert "linearly stable" in below.words
+    assert between.stable is None
+    assert above.stable is False
+    assert mean_square_factor(h, 0.98 * surely, rho) <= 1
+    assert mean_square_factor(h, 1.02 * mean, rho) > 1
+    assert above.mean_rate == pytest.approx(2.04, rel=1e-3)
+
+
+def test_a_direction_that_nothing_bends_does_not_make_a_point_unstable():
+    _, data, _ = regression()
+    wide = {"x": jnp.pad(data["x"], ((0, 0), (0, 4))), "y": data["y"]}
+    found = stability.verdict(least_squares, jnp.ones(7), wide, KEY, 0.05)
+    assert found.stable is True
+    assert abs(found.excess) < 1e-9
+
+
+def stable_instances(rho_over_eta, count=300):
+    """Random positive Hessians of few examples, at a rate that just satisfies (5)."""
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        roots = rng.normal(size=(4, 3, rng.integers(1, 4))) * rng.lognormal(0, 1, (4, 1, 1))
+        h = np.einsum("nar,nbr->nab", roots, roots)
+
+        def stays(eta, h=h):
+            a = np.eye(3) - eta * (h + rho_over_eta * eta * h @ h)
+            return np.linalg.eigvalsh((a @ a).mean(0))[-1] <= 1
+
+        eta = threshold(stays)
+        M = lambda k, h=h: np.linalg.matrix_power(h, k).mean(0)
+        H = h.mean(0)
+        s = {k: max(top(M(k) - np.linalg.matrix_power(H, k)), 0) ** (1 / k) for k in (2, 3, 4)}
+        yield eta, rho_over_eta * eta, top(H), s
+
+
+@pytest.mark.parametrize("rho_over_eta", [0.1, 0.45])
+def test_the_papers_bounds_hold_where_they_are_valid(rho_over_eta):
+    for eta, rho, a, s in stable_instances(rho_over_eta):
+        limit = stability.bounds(eta, rho)
+        assert a <= limit["a"] * (1 + 1e-9)
+        for k in (2, 3, 4):
+            assert s[k] <= limit[f"s{k}"] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("rho_over_eta", [0.1, 0.6, 2.0])
+def test_two_bounds_hold_for_every_radius(rho_over_eta):
+    for eta, rho, a, s in stable_instances(rho_over_eta):
+        limit = stability.bounds(eta, rho)
+        assert a * (1 + rho * a) <= 2 / eta * (1 + 1e-9)
+        assert s[2] <= limit["s2_any"] * (1 + 1e-9)
+
+
+def test_beyond_half_the_rate_the_printed_bound_on_s2_is_false():
+    """One example, H = 1, eta = 0.1, rho = 0.2: stable, s2 = 0, yet 1/(eta (eta - 2 rho)) < 0."""
+    eta, rho = 0.1, 0.2
+    one = {"x": jnp.ones((1, 1)), "y": jnp.ones(1)}
+    assert stability.verdict(least_squares, jnp.ones(1), one, KEY, eta, rho).stable is True
+    assert 1 / (eta * (eta - 2 * rho)) < 0
+    assert stability.bounds(eta, rho)["s2"] == math.inf
+
+
+def test_without_a_radius_the_bounds_are_those_of_sgd():
+    limit = stability.bounds(0.1)
+    assert limit["a"] == pytest.approx(20)
+    assert limit["s2"] == pytest.approx(10)
+    assert stability.bounds(0.1, 1e-12)["a"] == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda p, d: stability.non_uniformity(losses, p, d, KEY, 1), "k=1: must be at least 2"),
+        (lambda p, d: stability.map_moments(losses, p, d, 0.1, 5), "batch_size=5: must divide"),
+        (lambda p, d: stability.map_moments(losses, p, d, 0.1, 4), "key=None: must be a random"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(*curved.point())
