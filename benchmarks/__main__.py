@@ -1,18 +1,19 @@
 """Every speed that the project promises, as one table.
 
-python -m benchmarks            # all, about twenty minutes on two cores
+python -m benchmarks            # all, about half an hour on two cores
 python -m benchmarks mlp cost   # some
 """
 
 import sys
 
-from benchmarks import cost, family, mlp, report, resnet, startup, study
+from benchmarks import cost, family, flatness, mlp, report, resnet, startup, study
 from samscale.training.compiled import keep_programs
 
 PARTS = {
     "mlp": mlp,
     "cost": cost,
     "family": family,
+    "flatness": flatness,
     "startup": startup,
     "study": study,
     "report": report,

@@ -99,7 +99,9 @@ def test_condition_five_as_printed_is_the_compact_one(rho):
 def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_size):
     w, data, h = regression()
     mean, square = stability.map_moments(least_squares, w, data, batch_size=batch_size)
-    kinds = [np.asarray(h)[list(rows)].mean(0) for rows in itertools.combinations(range(12), batch_size)]
+    kinds = [
+        np.asarray(h)[list(rows)].mean(0) for rows in itertools.combinations(range(12), batch_size)
+    ]
     np.testing.assert_allclose(operators.matrix(mean), np.mean(kinds, 0), rtol=1e-9)
     exact = np.mean([b @ b for b in kinds], 0)
     np.testing.assert_allclose(operators.matrix(square), exact, rtol=1e-9)

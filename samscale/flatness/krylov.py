@@ -1,9 +1,10 @@
 r"""Lanczos: eigenpairs with residuals, and the tridiagonal matrix behind a spectral density.
 
-The basis is kept whole, row by row, and its orthogonality is *measured* at every step, one product
-of the basis with a vector; vectors are orthogonalized again, twice, only where it is lost beyond
-$\sqrt\epsilon$, which keeps eigenvalues right to $\epsilon$ (Simon, 1984,
-doi:10.1090/S0025-5718-1984-0725988-X; "twice is enough", Parlett). So no eigenvalue is found twice,
+The basis is kept whole, row by row, and its orthogonality is *measured*, one product of the basis
+with a vector, every other step while it is far from lost and every step else. Two vectors in a row
+are orthogonalized again where it is lost beyond $\sqrt\epsilon$, which keeps eigenvalues right to
+$\epsilon$ (Simon, 1984, doi:10.1090/S0025-5718-1984-0725988-X); twice where much of the vector is
+lost ("twice is enough", Parlett). So no eigenvalue is found twice,
 and where the space is exhausted, as the range of an overparameterized network's Hessian may be, a
 fresh direction takes over instead of normalized rounding.
 """
@@ -40,6 +41,8 @@ class Basis(NamedTuple):
     rows: jax.Array  # (steps + 1, size), orthonormal as far as they are filled, zero beyond
     projected: jax.Array  # (steps + 1, steps + 1); the upper triangle of rows A rows^T
     left: jax.Array  # () how much of A times the last row no row holds, the next one apart
+    watch: jax.Array  # () bool, whether the next row's orthogonality is to be measured
+    again: jax.Array  # () bool, whether it is to be restored whatever is measured
 
 
 def eigenpairs(
@@ -103,7 +106,8 @@ def tridiagonal(op: Operator, v, steps: int):
 
 def _start(op, v, steps):
     rows = jnp.zeros((steps + 1, op.size), op.dtype).at[0].set(v / jnp.linalg.norm(v))
-    return Basis(rows, jnp.zeros((steps + 1, steps + 1), op.dtype), jnp.zeros((), op.dtype))
+    projected = jnp.zeros((steps + 1, steps + 1), op.dtype)
+    return Basis(rows, projected, jnp.zeros((), op.dtype), jnp.array(True), jnp.array(False))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -112,15 +116,19 @@ def _extend(basis: Basis, op: Operator, key, start, stop) -> Basis:
     eps = jnp.finfo(op.dtype).eps
 
     def step(j, basis):
-        rows, projected, _ = basis
+        rows, projected, _, watch, again = basis
         w = op(rows[j])
         own = rows[j] @ w
         before = jnp.where(j > 0, rows[jnp.maximum(j - 1, 0)] @ w, 0)
         w = w - own * rows[j] - before * rows[jnp.maximum(j - 1, 0)]
-        lost = rows @ w  # what is not orthogonal yet
+        length, scale = jnp.linalg.norm(w), jnp.abs(projected).max()
+        watch = watch | (length <= jnp.sqrt(eps) * jnp.maximum(scale, jnp.abs(own)))
+        lost = jax.lax.cond(watch, lambda: rows @ w, lambda: jnp.zeros_like(rows[:, 0]))
+        worst = jnp.abs(lost).max()
+        mend = again | (worst > jnp.sqrt(eps) * length)
         w, more = jax.lax.cond(
-            jnp.abs(lost).max() > jnp.sqrt(eps) * jnp.linalg.norm(w),
-            lambda: _twice(rows, w, lost),
+            mend,
+            lambda: _restored(rows, w, lost, worst > 0.1 * length),
             lambda: (w, jnp.zeros_like(lost)),
         )
         column = more.at[j].add(own).at[jnp.maximum(j - 1, 0)].add(before)
@@ -128,11 +136,18 @@ def _extend(basis: Basis, op: Operator, key, start, stop) -> Basis:
         left = jnp.linalg.norm(w)
         exhausted = left <= 10 * eps * jnp.abs(projected).max()
         w = jax.lax.cond(exhausted, lambda: _fresh(rows, jax.random.fold_in(key, j)), lambda: w)
-        left = jnp.where(exhausted, 0, left)
+        again = mend & ~again
+        soon = ~watch | again | (~mend & (worst > eps**0.75 * length))
         length = jnp.linalg.norm(w)
-        return Basis(rows.at[j + 1].set(w / jnp.where(length > 0, length, 1)), projected, left)
+        rows = rows.at[j + 1].set(w / jnp.where(length > 0, length, 1))
+        return Basis(rows, projected, jnp.where(exhausted, 0, left), soon, again)
 
     return jax.lax.fori_loop(start, stop, step, basis)
+
+
+def _restored(rows, w, lost, much):
+    """``w`` without what the rows hold of it, and how much that was."""
+    return jax.lax.cond(much, lambda: _twice(rows, w, lost), lambda: (w - lost @ rows, lost))
 
 
 def _twice(rows, w, components):
@@ -178,7 +193,7 @@ def _restarted(basis: Basis, values, inside) -> Basis:
     rows = _turned(basis.rows, jnp.asarray(inside.T, basis.rows.dtype))
     k = len(values)
     projected = jnp.zeros_like(basis.projected).at[jnp.arange(k), jnp.arange(k)].set(values)
-    return Basis(rows, projected, basis.left)
+    return Basis(rows, projected, basis.left, jnp.array(True), jnp.array(False))
 
 
 def _matrix(basis: Basis, filled: int):

@@ -99,21 +99,23 @@ def fisher(losses, params, data, batch_size: int | None = None) -> Operator:
     return _mean(_fisher_product, (pure(losses), params), params, data, batch_size)
 
 
-def moments(losses, params, data, coefficients, group: int = 1, chunk: int = 20) -> Operator:
+def moments(losses, params, data, coefficients, group: int = 1, chunk: int = 0) -> Operator:
     r"""$\frac1m \sum_B \sum_k c_k H_B^k$, of the Hessians of groups B of ``group`` examples.
 
-    ``coefficients``: $(c_0, c_1, ..., c_K)$; ``(0, 0, 1)`` is $M_2 = E[H_i^2]$. Groups are
-    consecutive examples, ``chunk`` examples (one group at least) are in memory at a time, with
-    $K$ vectors of R^P for each group. A product costs K products with the Hessian and more memory
-    traffic, for every group has a direction of its own. Raises ``ValueError`` where ``group`` does
-    not divide the number of examples. Source: the moments of Wu, Ma and E, 2018 (NeurIPS).
+    ``coefficients``: $(c_0, c_1, ..., c_K)$, K at least 1; ``(0, 0, 1)`` is $M_2 = E[H_i^2]$.
+    Groups are consecutive examples; ``chunk`` groups are taken at a time, each with a vector of
+    R^P of its own (0: as many as 64 MiB of float32 hold). A product costs K products with the
+    Hessian and the memory traffic of K - 1 vectors for each group. Raises ``ValueError`` where
+    ``group`` does not divide the number of examples. Source: the moments of Wu, Ma and E, 2018
+    (NeurIPS).
     """
     n = count(data)
     if group < 1 or n % group:
         raise ValueError(f"group={group}: must divide the {n} examples")
     data = jax.tree.map(lambda a: a.reshape(n // group, group, *a.shape[1:]), data)
     at = (pure(losses), tuple(coefficients), params)
-    return _mean(_moments_product, at, params, data, max(1, chunk // group))
+    chunk = chunk or max(1, 2**24 // jax.eval_shape(_flat, params).size)
+    return _mean(_moments_product, at, params, data, chunk)
 
 
 def of_layers(params) -> dict[str, Any]:
@@ -213,18 +215,25 @@ def _fisher_product(at, batch, v):
 
 
 def _moments_product(at, groups, v):
-    losses, coefficients, params = at
+    """By Horner's rule: a product for each group but the last, which one reverse pass sums."""
+    losses, (constant, *coefficients), params = at
+    v_tree = _like(params, v)
+    mean = lambda params, group: losses(params, group).mean()
+    times = lambda c, tree: jax.tree.map(lambda x: c * x, tree)
 
-    def one(group):
-        mean = lambda params: losses(params, group).mean()
-        product = lambda u: jax.jvp(jax.grad(mean), (params,), (u,))[1]
-        power, total = _like(params, v), coefficients[0] * v
-        for c in coefficients[1:]:
-            power = product(power)
-            total = total + c * _flat(power)
-        return total
+    def product(group, u, c):
+        bent = jax.jvp(lambda p: jax.grad(mean)(p, group), (params,), (u,))[1]
+        return jax.tree.map(jnp.add, bent, times(c, v_tree))
 
-    return jax.vmap(one)(groups).sum(0)
+    u, axis = times(coefficients[-1], v_tree), None
+    for c in coefficients[-2::-1]:
+        u, axis = jax.vmap(product, (0, axis, None))(groups, u, c), 0
+
+    def along(params):
+        slope = lambda group, u: jax.jvp(lambda p: mean(p, group), (params,), (u,))[1]
+        return jax.vmap(slope, (0, axis))(groups, u).sum()
+
+    return _flat(jax.grad(along)(params)) + constant * len(jax.tree.leaves(groups)[0]) * v
 
 
 def _flat(tree):

@@ -71,8 +71,9 @@ def _blocks(outputs, criterion, params, data, chunk):
     def one(example):
         batch = jax.tree.map(lambda a: a[None], example)
         z, back = jax.vjp(lambda params: outputs(params, batch)[0], params)
-        row = lambda e: jax.jvp(lambda params: outputs(params, batch)[0], (params,), back(e))[1]
-        return Blocks(jax.vmap(row)(jnp.eye(len(z), dtype=z.dtype)), _bend(criterion, z, example))
+        (rows,) = jax.vmap(back)(jnp.eye(len(z), dtype=z.dtype))
+        gram = sum(jnp.einsum("c...,d...->cd", j, j) for j in jax.tree.leaves(rows))
+        return Blocks(gram, _bend(criterion, z, example))
 
     return jax.lax.map(one, data, batch_size=chunk)
 

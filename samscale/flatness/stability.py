@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
     words: str
 
 
-def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk: int = 20):
+def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk: int = 0):
     r"""$s_k = \lambda_{\max}(M_k - H^k)^{1/k}$, the non-uniformity of order k over single examples.
 
     k = 2 is that of Wu, Ma and E, 2018; k = 3, 4 of Shin et al., 2025. Zero where all examples bend
@@ -71,7 +71,7 @@ def spread(op: Operator, key, k: int, tolerance=1e-2) -> NonUniformity:
     )
 
 
-def growth(losses, params, data, learning_rate, rho=0.0, batch_size: int = 1, key=None, chunk=20):
+def growth(losses, params, data, learning_rate, rho=0.0, batch_size: int = 1, key=None, chunk=0):
     r"""The operator $E[(I - \eta K_B)^2] - I$; negative semi-definite: linearly stable.
 
     $= -2\eta E[K] + \eta^2 E[K^2]$. Exact for single examples, and for SGD with any batch size
@@ -84,7 +84,7 @@ def growth(losses, params, data, learning_rate, rho=0.0, batch_size: int = 1, ke
     return (-2.0 * eta) * mean + eta**2 * square
 
 
-def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=20):
+def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=0):
     """The operators $E[K_B]$ and $E[K_B^2]$."""
     n = count(data)
     if not 1 <= batch_size <= n or n % batch_size:
@@ -103,7 +103,7 @@ def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=20)
     return each(data, batch_size, 0, 1, rho), each(data, batch_size, 0, 0, 1, 2 * rho, rho**2)
 
 
-def verdict(losses, params, data, key, learning_rate, rho=0.0, batch_size=1, chunk=20) -> Verdict:
+def verdict(losses, params, data, key, learning_rate, rho=0.0, batch_size=1, chunk=0) -> Verdict:
     """Stable by the sufficient condition, unstable in the mean, or undecided between the two.
 
     About 20 products with the fourth moment. Negative curvature of single examples counts as what
@@ -132,8 +132,8 @@ def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, r
     above, quadratically. 0 where a direction of negative mean curvature grows at any rate,
     infinity where nothing bends. ``mean`` and ``square``: of ``map_moments``.
     """
-    top = krylov.eigenpairs(square, key, tolerance=tolerance, max_products=200)
-    v, rate = top.vectors[0], math.inf
+    v = krylov.eigenpairs(square, key, tolerance=tolerance, max_products=200).vectors[0]
+    rate = math.inf
     for _ in range(rounds):
         up, down = map(float, _forms(mean, square, v))
         if down <= 0:
@@ -142,7 +142,7 @@ def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, r
         if rate == 0 or before - rate <= tolerance * rate:
             return min(before, rate)
         op = (-2.0 * rate) * mean + rate**2 * square
-        floor = 0.1 * tolerance * rate**2 * float(top.values[0])  # an error of the rate, not of 0
+        floor = 0.1 * tolerance * rate**2 * down  # of the rate's accuracy, for the eigenvalue is 0
         v = krylov.eigenpairs(op, key, max_products=200, floor=floor).vectors[0]
     return rate
 

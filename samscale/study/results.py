@@ -66,6 +66,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
                 "seconds": found.get("seconds", np.nan),
                 "gradients": found.get("gradients", np.nan),
                 "memory": found.get("memory", np.nan),
+                **_flatness(path, found),
             }
         )
     return _fill_x(pd.DataFrame(rows))
@@ -99,6 +100,18 @@ def outcome(path) -> dict[str, Any]:
         return {"status": DONE, "reason": "", **final}
     reason = folder.failure(path)
     return {"status": FAILED if reason else UNFINISHED, "reason": reason or ""}
+
+
+def _flatness(path, found):
+    """What the run measured of itself at its end, or what ``samscale flatness`` measured since."""
+    if found["status"] != DONE:
+        return {}
+    prefix, file = "flatness_", pathlib.Path(path) / "flatness.json"
+    since = json.loads(file.read_bytes()) if file.exists() else {}
+    about = ("step", "examples", "seed", "rho")
+    later = {prefix + name: value for name, value in since.items() if name not in about}
+    own = {name: value for name, value in found.items() if name.startswith(prefix)}
+    return {k: v for k, v in (later | own).items() if not k.endswith(("_se", "_residual"))}
 
 
 def _last_line(path):

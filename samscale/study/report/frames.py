@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from samscale.study import statistics
 
@@ -157,7 +158,7 @@ def efficiency(study) -> pd.DataFrame:
 
 
 def flatness(study) -> pd.DataFrame:
-    """Every column ``flatness_*`` of the cells at the chosen nuisances: a panel a measure."""
+    """Every column ``flatness_*`` at the chosen nuisances: a panel a measure, 95 % intervals."""
     names = [name for name in study.cells.columns if str(name).startswith("flatness_")]
     runs = at_chosen(study).drop(columns="value")
     long = runs.melt(["panel", "size", "x", "method", "seed"], names, "measure", "value")
@@ -167,7 +168,9 @@ def flatness(study) -> pd.DataFrame:
     long = long.assign(series=long["method"], part="seed")
     keys = ["panel", "size", "x", "method", "series"]
     groups = long.groupby(keys, sort=False)["value"]
-    means = groups.agg(value="mean", n="size").reset_index().assign(part="mean")
+    means = groups.agg(value="mean", n="size", sem="sem").reset_index().assign(part="mean")
+    half = means.pop("sem") * stats.t.ppf(0.975, (means["n"] - 1).clip(lower=1))
+    means = means.assign(low=means["value"] - half, high=means["value"] + half)
     return _dodged(_join([means, long]), study)
 
 

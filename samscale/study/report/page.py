@@ -105,7 +105,7 @@ def _sections(study, specs):
         "Means over seeds at the chosen values; pick a size and a method.",
         "training",
     )
-    yield Section("Flatness", "A dot is one seed; lines are means.", "flatness")
+    yield Section("Flatness at the end of training", small.strip(), "flatness")
     yield Section(
         "What does it cost?",
         "Means of the finished runs, whatever their nuisance values.",

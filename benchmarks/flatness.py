@@ -1,0 +1,161 @@
+"""What measuring flatness costs: products at the floor of their matrix products, few of them.
+
+The network of all rows is 784-300-100-10, ReLU, cross entropy, on 1,000 normal inputs with random
+labels, at its initialization: any spectrum serves, and none needs data. PyHessian's and
+hessian-eigenthings' power iteration and Lanczos with one orthogonalization are what ours is held
+against, as algorithms: products counted, in one run.
+"""
+
+import functools
+import time
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.mlp import MNIST
+from benchmarks.timing import Row, best, epoch, matmul
+from samscale import losses
+from samscale.flatness import MEASURES, Point, estimates, krylov, measured, operators, stability
+
+SIZES, EXAMPLES, PRODUCTS = (784, 300, 100, 10), 1000, 80
+KEY = jax.random.key(0)
+
+
+def outputs(params, batch):
+    x = batch["x"]
+    for i, (w, b) in enumerate(params):
+        x = (jax.nn.relu(x) if i else x) @ w + b[None]
+    return x
+
+
+def each(params, batch):
+    return losses.exact_cross_entropy(outputs(params, batch), batch)
+
+
+def network():
+    """Parameters and data."""
+    keys = iter(jax.random.split(KEY, 9))
+    uniform = lambda shape, bound: jax.random.uniform(
+        next(keys), shape, minval=-bound, maxval=bound
+    )
+    params = [(uniform((a, b), a**-0.5), uniform((b,), a**-0.5)) for a, b in pairwise(SIZES)]
+    x = jax.random.normal(next(keys), (EXAMPLES, SIZES[0]))
+    return params, {"x": x, "y": jax.random.randint(next(keys), (EXAMPLES,), 0, SIZES[-1])}
+
+
+def rows():
+    params, data = network()
+    h = operators.hessian(each, params, data)
+    yield from _products(h)
+    yield from _power_iteration(h)
+    yield _memory(h, params)
+    yield from _moments(params, data)
+    yield from _beside_an_epoch(params, data)
+
+
+@jax.jit
+def _loop(op, v):
+    """``PRODUCTS`` in a row, each of the one before."""
+    again = lambda _, v: (w := op(v)) / jnp.linalg.norm(w)
+    return jax.lax.fori_loop(0, PRODUCTS, again, v)
+
+
+def _products(h):
+    v = jnp.ones(h.size)
+    product, operations = matmul()
+    ready = lambda x: jax.block_until_ready(x)
+    programs = {
+        "matmul": product,
+        "loop": lambda: ready(_loop(h, v)),
+        "probes": lambda: estimates.probed(h, KEY, PRODUCTS),
+        "lanczos": lambda: krylov.tridiagonal(h, v, PRODUCTS),
+    }
+    for run in programs.values():
+        run()
+    seconds = best(programs, rounds=5)
+    rate = operations / seconds["matmul"]
+    inner = sum((6 if i else 2) * a * b for i, (a, b) in enumerate(pairwise(SIZES)))
+    floor = 2 * EXAMPLES * inner / rate
+    one = seconds["loop"] / PRODUCTS
+    yield Row(
+        "Hessian product in a loop / its matrix products at full speed",
+        one / floor,
+        f"{1e3 * one:.2f} ms against {1e3 * floor:.2f} ms at {rate / 1e9:.0f} GFLOP/s",
+    )
+    yield Row(
+        f"{PRODUCTS} probes (trace, Frobenius norm and diagonal) / {PRODUCTS} products",
+        seconds["probes"] / seconds["loop"],
+        f"{seconds['probes']:.2f} s against {seconds['loop']:.2f} s",
+        at_most=1.2,
+    )
+    yield Row(
+        f"{PRODUCTS} Lanczos steps, kept orthogonal / {PRODUCTS} products",
+        seconds["lanczos"] / seconds["loop"],
+        f"{seconds['lanczos']:.2f} s against {seconds['loop']:.2f} s",
+        at_most=1.5,
+    )
+
+
+def _power_iteration(h):
+    """Products until the largest eigenvalue is as near as Lanczos comes; and its usual stop."""
+    exact = float(krylov.eigenpairs(h, KEY, tolerance=1e-6).values[0])
+    found = krylov.eigenpairs(h, KEY, tolerance=1e-1)
+    error = abs(float(found.values[0]) - exact) / exact
+    v, values = jax.random.normal(KEY, (h.size,)), []
+    product = jax.jit(lambda op, v: op(v))
+    while len(values) < 300 and (not values or abs(values[-1] - exact) > error * exact):
+        v = v / jnp.linalg.norm(v)
+        w = product(h, v)
+        values.append(float(v @ w))
+        v = w
+    yield Row(
+        "largest eigenvalue, at equal true error: products of Lanczos / of power iteration",
+        found.products / len(values),
+        f"{found.products} against {len(values)}, both within {100 * error:.2g} %",
+        at_most=0.7,
+    )
+
+
+def _memory(h, params):
+    basis = krylov._start(h, jnp.ones(h.size), PRODUCTS)
+    compiled = krylov._extend.lower(basis, h, KEY, 0, PRODUCTS).compile().memory_analysis()
+    probe = estimates._probe.lower(h, KEY, 10_000, 0.0).compile().memory_analysis()
+    size = 4 * h.size
+    activations = 4 * EXAMPLES * sum(SIZES[1:])
+    return Row(
+        "Lanczos: temporary memory beyond the basis, in copies of the parameters",
+        compiled.temp_size_in_bytes / size,
+        f"of which {activations / size:.1f} would hold one layer's values each; "
+        f"10,000 probes: {probe.temp_size_in_bytes / size:.1f}",
+    )
+
+
+def _moments(params, data):
+    for k in (2, 3, 4):
+        start = time.perf_counter()
+        found = stability.non_uniformity(each, params, data, KEY, k)
+        yield Row(
+            f"s{k} of {EXAMPLES:,} examples, exact Hessians: seconds, compilation included",
+            time.perf_counter() - start,
+            f"s{k} = {found.value:.4g}, {found.products} products",
+            at_most=30,
+        )
+
+
+def _beside_an_epoch(params, data):
+    """Each measure at its defaults beside an epoch of SAM on 60,000 examples."""
+    from samscale.training.compiled import Compiled
+
+    point = Point(each, params, data, outputs, losses.exact_cross_entropy, None, 0.1, 0.05, 128)
+    seconds = best({"epoch": epoch(Compiled(MNIST), MNIST)}, rounds=2)["epoch"]
+    for name in MEASURES:
+        run = functools.partial(measured, point, KEY, [name])
+        run()
+        took = best({name: run}, rounds=2)[name]
+        yield Row(
+            f"measure {name!r} / an epoch of MNIST, MLP [300, 100] with SAM",
+            took / seconds,
+            f"{took:.2f} s against {seconds:.2f} s, compiled",
+            at_most=1,
+        )

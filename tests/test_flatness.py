@@ -1,0 +1,114 @@
+"""``samscale flatness RUN_FOLDER``, and the same numbers while a run trains."""
+
+import dataclasses
+import json
+
+import pytest
+
+from runs import TINY
+from samscale import cli
+from samscale.config import Config
+from samscale.flatness import MEASURES
+from samscale.training import checkpoint, record, run
+
+CHEAP = "layers"
+
+
+def flatness(*words):
+    return cli.main(["samscale", "flatness", *map(str, words)])
+
+
+def content(folder):
+    return json.loads((folder / "flatness.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that measures as it goes, twice."""
+    workdir = tmp_path_factory.mktemp("flat")
+    config = dataclasses.replace(TINY, flatness_every=1, flatness_measures=(CHEAP,))
+    run.train(config, workdir)
+    return workdir / config.run_id
+
+
+def test_one_command_prints_and_keeps_every_number(trained, capsys):
+    assert flatness(trained) == 0
+    shown = capsys.readouterr().out
+    numbers = content(trained)
+    for name in ("lambda_1", "trace", "sam_gap", "m_sharpness_1", "s2", "alignment"):
+        assert name in shown
+        assert name in numbers
+    assert all(name in shown for name in MEASURES)
+    assert "flatness.json" in shown
+
+
+def test_training_measures_what_the_command_measures(trained):
+    assert flatness(trained, f"--measure={CHEAP}") == 0
+    last = record.read(trained)[-1]
+    for name, value in content(trained).items():
+        if name.startswith("lambda_1/"):
+            assert last[f"flatness_{name}"] == value
+
+
+def test_it_measures_at_the_epochs_that_are_asked_for(tmp_path):
+    config = dataclasses.replace(
+        TINY, num_epochs=3, flatness_every=2, flatness_measures=(CHEAP,), seed=7
+    )
+    run.train(config, tmp_path)
+    epochs = [row for row in record.read(tmp_path / config.run_id) if row["kind"] == "epoch"]
+    measured = [any(name.startswith("flatness_") for name in row) for row in epochs]
+    assert measured == [False, True, True]  # every other, and the last
+
+
+def test_measuring_changes_neither_the_run_nor_its_name(trained, whole):
+    assert trained.name == whole.name
+    assert checkpoint.step(trained) == checkpoint.step(whole)
+    mine, plain = (record.read(folder)[-1] for folder in (trained, whole))
+    for name, value in plain.items():
+        if name not in run.TIMED:
+            assert mine[name] == value
+
+
+def test_json_on_the_screen_is_the_file(trained, capsys):
+    assert flatness(trained, f"--measure={CHEAP}", "--json", "--examples=0", "--rho=0.3") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == content(trained)
+    assert shown["rho"] == 0.3
+    assert shown["examples"] > 100
+
+
+def test_the_list_explains_every_measure(capsys):
+    assert flatness("--list") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in MEASURES)
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--measure=curvature,hills"], "measure='hills': choose some of curvature"),
+        (["--examples=-1"], "examples=-1: must be at least 0 (all)"),
+        (["--seed=-2"], "seed=-2: must be at least 0"),
+        (["--rho=0"], "rho=0.0: must be greater than 0"),
+    ],
+)
+def test_wrong_words_are_a_sentence_and_write_nothing(words, sentence, whole, capsys):
+    assert flatness(whole, *words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (whole / "flatness.json").exists()
+
+
+def test_what_is_no_run_is_said(tmp_path, capsys):
+    assert flatness(tmp_path) == 2
+    assert "must be a run folder, with a config.json" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(TINY)))
+    assert flatness(tmp_path) == 2
+    assert "must have a checkpoint" in capsys.readouterr().err
+    (tmp_path / checkpoint.NAME).write_bytes(b"torn")
+    assert flatness(tmp_path) == 1
+    assert "damaged, or of another version" in capsys.readouterr().err
+
+
+def test_unknown_measures_of_a_config_are_refused():
+    with pytest.raises(ValueError, match="flatness_measures='hills': choose one of"):
+        run.ready(Config(flatness_measures=("hills",)))
