@@ -2,8 +2,8 @@
 
 samscale study studies/flatness_width.py --workdir=runs
 
-Sharpness, trace, non-uniformity s2, s3, s4, m-sharpness and the gap, at the end of every run: a sweep
-that the paper does not have. The report's section "Flatness" has a panel for each.
+Sharpness, trace, non-uniformity s2, s3, s4, m-sharpness and the gap, at the end of every run: a
+sweep that the paper does not have. The report's section on flatness has a panel for each.
 """
 
 from samscale.config import Config

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from samscale import sharpness
+from samscale.flatness import eigenpairs, hessian, probed
 
 METHODS = {
     "sam": {},
@@ -186,10 +187,24 @@ def over_devices(runner, per_device, groups=1):
     return lambda names: trajectory(family(names, groups, **how), data()[1], mapped(runner))
 
 
+def flatness(place=lambda batch: batch):
+    """Numbers of the Hessian that a batch, wherever it lies, gives."""
+
+    def losses(params, batch):
+        x, y = batch
+        return (jnp.tanh(x @ params["w"]) @ params["v"] - y) ** 2
+
+    params, batch = data()
+    h, key = hessian(losses, params, place(batch)), jax.random.key(1)
+    pairs, seen = eigenpairs(h, key, 3, tolerance=1e-9), probed(h, key, 5)
+    return jax.device_get((pairs.values, jnp.array(seen.trace.value), seen.diagonal))
+
+
 def main():
     alone = {n: trajectory(family(METHODS, n), data()[1]) for n in (1, 4, 8)}
     alone[16] = trajectory(family(["sam"], 16), data()[1])
-    found = {}
+    spread = lambda batch: jax.device_put(batch, NamedSharding(mesh_of("Auto"), P("d")))
+    found = {"flatness": error(flatness(spread), flatness())}
     for kind, names in KINDS.items():
         for n in (1, 4, 8) if kind == "Auto" else (1,):
             found[f"jit {kind} {n}"] = compare(under_jit(kind, n), alone[n], names)

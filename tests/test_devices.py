@@ -72,3 +72,7 @@ def test_an_ascent_of_each_device_saves_half_of_the_communication(found):
 
 def test_devices_that_ascend_alone_draw_their_own_numbers(found):
     assert found["draws in common"] == 0
+
+
+def test_curvature_of_data_spread_over_devices_is_that_of_one(found):
+    same(found["flatness"])

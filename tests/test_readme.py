@@ -14,6 +14,7 @@ from samscale.knobs import own
 
 README = pathlib.Path("README.md").read_text()
 FAMILY = pathlib.Path("docs/sharpness.md").read_text()
+FLATNESS = pathlib.Path("docs/flatness.md").read_text()
 ROWS = re.findall(r"^(\| `(\w+)` \|.*)$", FAMILY, re.MULTILINE)
 METHODS = {
     name: [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[2:-1]] for line, name in ROWS
@@ -54,6 +55,24 @@ def test_the_loop_of_the_familys_page_runs():
     *carried, first = given["step"](*carried, jnp.array([0.5, 0.2, 0.1]))
     *_, second = given["step"](*carried, jnp.array([0.5, 0.2, 0.1]))
     assert second < first
+
+
+def test_the_code_of_the_page_on_flatness_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", FLATNESS, re.DOTALL)
+    exec(compile(code, "docs/flatness.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "products" in shown
+    assert "Estimate(" in shown
+
+
+def test_the_page_on_flatness_names_every_measure_and_number():
+    from samscale.flatness.measures import MEANING, MEASURES
+
+    for name in MEASURES:
+        assert f"| `{name}` |" in FLATNESS
+    for name in {*MEANING} - {"lambda_2", "lambda_3", "learning_rate"}:
+        stem = re.sub(r"_(1|16|128|sam)$", "", name)
+        assert stem in FLATNESS, name
 
 
 def test_the_familys_page_lists_every_method_once():
