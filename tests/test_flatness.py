@@ -3,13 +3,19 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from runs import TINY
-from samscale import cli
+from samscale import cli, pruning
 from samscale.config import Config
-from samscale.flatness import MEASURES
-from samscale.training import checkpoint, record, run
+from samscale.flatness import MEASURES, hessian
+from samscale.training import checkpoint, measured, record, run
+from samscale.training.compiled import Compiled
+from samscale.training.step import Knobs
 
 CHEAP = "layers"
 
@@ -56,8 +62,8 @@ def test_it_measures_at_the_epochs_that_are_asked_for(tmp_path):
     )
     run.train(config, tmp_path)
     epochs = [row for row in record.read(tmp_path / config.run_id) if row["kind"] == "epoch"]
-    measured = [any(name.startswith("flatness_") for name in row) for row in epochs]
-    assert measured == [False, True, True]  # every other, and the last
+    seen = [any(name.startswith("flatness_") for name in row) for row in epochs]
+    assert seen == [False, True, True]  # every other, and the last
 
 
 def test_measuring_changes_neither_the_run_nor_its_name(trained, whole):
@@ -67,6 +73,49 @@ def test_measuring_changes_neither_the_run_nor_its_name(trained, whole):
     for name, value in plain.items():
         if name not in run.TIMED:
             assert mine[name] == value
+
+
+def test_pruned_weights_have_no_curvature(tmp_path):
+    config = dataclasses.replace(TINY, num_epochs=1, pruner="random", sparsity=0.5)
+    run.train(config, tmp_path)
+    config, task, state = measured.load(tmp_path / config.run_id)
+    here = measured.point(config, task, state, examples=64)
+    bent = flatness_of(here)
+    kept = pruning.apply(state.mask, jax.tree.map(jnp.ones_like, state.params))
+    kept = np.asarray(ravel_pytree(kept)[0])
+    assert 0 < (kept == 0).sum() < kept.size
+    assert not bent[kept == 0].any()
+    assert bent[kept == 1].any()
+
+
+def flatness_of(point):
+    """A product with the Hessian, of all ones."""
+    op = hessian(point.losses, point.params, point.data)
+    return np.asarray(jax.jit(op)(jnp.ones(op.size)))
+
+
+def test_batch_norm_is_measured_as_in_evaluation():
+    config = Config(model="ResNet18", num_filters=2, num_blocks=(1,), batch_size=8, rho=0.1)
+    compiled = Compiled(config.validate())
+    start = compiled.init(Knobs.of(config), dict(compiled.task.train), None)
+    here = measured.point(config, compiled.task, start, examples=16)
+    moved = jax.tree.map(lambda s: s + 1, start.stats)
+    there = measured.point(config, compiled.task, start._replace(stats=moved), examples=16)
+    sums, _ = compiled.task.loss(start.params, start.stats, here.data, jax.random.key(0), False)
+    mean = float(here.losses(start.params, here.data).mean())
+    assert mean == pytest.approx(float(sums["loss"]) / 16, rel=1e-5)
+    assert np.abs(flatness_of(here) - flatness_of(there)).max() > 1e-3
+
+
+def test_a_task_without_outputs_is_measured_through_its_sums():
+    compiled = Compiled(TINY.validate())
+    start = compiled.init(Knobs.of(TINY), dict(compiled.task.train), None)
+    bare = compiled.task._replace(outputs=None, criterion=None)
+    products = [
+        flatness_of(measured.point(TINY, task, start, examples=32))
+        for task in (compiled.task, bare)
+    ]
+    np.testing.assert_allclose(*products, rtol=1e-4, atol=1e-5)
 
 
 def test_json_on_the_screen_is_the_file(trained, capsys):

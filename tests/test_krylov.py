@@ -22,15 +22,48 @@ def ritz(op, steps):
     return values, inside[0] ** 2
 
 
-@pytest.mark.parametrize("steps", [5, 20, 50])
-def test_a_matrix_of_rank_five_has_no_other_eigenvalues(steps):
-    values, weights = ritz(spectrum_of([5, 4, 3, 2, 1], 400), steps)
+@pytest.mark.parametrize("rank", [2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("steps", [20, 50])
+def test_a_matrix_of_low_rank_has_no_other_eigenvalues(steps, rank):
+    exact = np.arange(1.0, rank + 1)
+    op = spectrum_of(exact[::-1], 400)
+    values, weights = ritz(op, steps)
     assert weights.sum() == pytest.approx(1, rel=1e-6)
+    np.testing.assert_allclose(values[-rank:], exact, rtol=1e-5)
+    np.testing.assert_allclose(values[:-rank], 0, atol=1e-5)
+    basis = krylov._extend(krylov._start(op, jnp.ones(400), steps), op, KEY, 0, steps)
+    rows = np.asarray(basis.rows[:steps])
+    assert np.abs(rows @ rows.T - np.eye(steps)).max() < 1e-3
+
+
+def test_fewer_steps_than_the_rank_stay_inside_the_spectrum():
+    values, _ = ritz(spectrum_of([5, 4, 3, 2, 1], 400), 5)
     assert values.max() <= 5 + 1e-4
     assert values.min() >= -1e-5
-    if steps > 5:
-        np.testing.assert_allclose(values[-5:], [1, 2, 3, 4, 5], rtol=1e-5)
-        np.testing.assert_allclose(values[:-5], 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [6, 9, 12, 40])
+def test_all_of_a_small_space_is_spanned(size):
+    op = spectrum_of([3, 2, 1], size)
+    basis = krylov._extend(krylov._start(op, jnp.ones(size), size), op, KEY, 0, size)
+    rows = np.asarray(basis.rows[:size])
+    assert np.abs(rows @ rows.T - np.eye(size)).max() < 1e-3
+    values = np.linalg.eigvalsh(krylov._matrix(basis, size))
+    np.testing.assert_allclose(values, [0] * (size - 3) + [1, 2, 3], atol=1e-5)
+
+
+def test_an_eigenvector_to_start_from_leaves_nothing_to_normalize():
+    matrix = krylov.tridiagonal(operators.dense(jnp.eye(6)), jnp.eye(6)[2], 4)
+    np.testing.assert_allclose(matrix, np.eye(4), atol=1e-6)
+
+
+def test_orthogonality_is_restored_in_pairs_and_seldom():
+    op = spectrum_of([3, *np.linspace(0, 1, 299)], 300)
+    matrix = krylov.tridiagonal(op, jnp.ones(300), 80)
+    mended = [np.abs(matrix[: max(j - 1, 0), j]).max(initial=0) > 0 for j in range(80)]
+    assert 0 < sum(mended) <= 30
+    runs = "".join("x" if m else " " for m in mended).split()
+    assert set(map(len, runs)) == {2}
 
 
 def test_asked_for_more_eigenpairs_than_there_are_it_gives_zeros():

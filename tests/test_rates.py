@@ -84,6 +84,22 @@ def test_the_best_rate_is_where_the_bound_is_least():
     assert at(1) < min(at(0.9), at(1.1))
 
 
+def test_batches_of_one_have_the_rate_that_theorem_6_6_prints():
+    beta, lam, alpha, rho = 2.0, 1.5, 0.5, 0.02
+    slack = alpha - (beta + alpha / 2) * beta * rho
+    eta = slack / (2 * lam * beta * (beta * rho + 1) ** 2)
+    assert rates.best_rate(beta, lam, alpha, rho) == pytest.approx(eta)
+    assert rates.bound(beta, lam, alpha, rho, eta) == pytest.approx(1 - slack * eta / 2)
+
+
+def test_batches_have_the_rate_that_theorem_h_3_prints():
+    beta, lam, alpha, rho, kappa = 2.0, 1.5, 0.5, 0.02, (3 / 2 + 4) / 4
+    slack = 1 - (kappa + 0.5) * beta * rho
+    eta = slack / (2 * lam * kappa * (beta * rho + 1) ** 2)
+    assert rates.best_rate(beta, lam, alpha, rho, 4) == pytest.approx(eta)
+    assert rates.bound(beta, lam, alpha, rho, eta, 4) == pytest.approx(1 - alpha * eta * slack / 2)
+
+
 def test_without_a_radius_the_bound_is_that_of_sgd():
     """Bassily et al., 2018, for batches of one: 1 - eta alpha + eta^2 beta lambda."""
     assert rates.bound(2.0, 1.5, 0.5, 0.0, 0.1) == pytest.approx(1 - 0.05 + 0.01 * 3.0)

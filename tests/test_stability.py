@@ -197,6 +197,14 @@ def test_two_bounds_hold_for_every_radius(rho_over_eta):
         assert s[2] <= limit["s2_any"] * (1 + 1e-9)
 
 
+def test_the_bound_for_every_radius_is_reached_by_rare_and_sharp_examples():
+    """H is h once in a while, else 0, just as often as the mean can bear."""
+    eta, rho, h = 0.1, 0.2, 1e4
+    p = 2 / eta / (h + rho * h**2)
+    s2 = math.sqrt(p * h**2 * (1 - p))
+    assert stability.bounds(eta, rho)["s2_any"] == pytest.approx(s2, rel=1e-3)
+
+
 def test_beyond_half_the_rate_the_printed_bound_on_s2_is_false():
     """One example, H = 1, eta = 0.1, rho = 0.2: stable, s2 = 0, yet 1/(eta (eta - 2 rho)) < 0."""
     eta, rho = 0.1, 0.2
