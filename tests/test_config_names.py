@@ -34,6 +34,9 @@ def test_what_carries_a_run_out_is_no_part_of_its_name():
         "restore_checkpoint",
         "checkpoint_seconds",
         "track",
+        "flatness_every",
+        "flatness_measures",
+        "flatness_examples",
     }
 
 

@@ -49,7 +49,7 @@ def in_parts(batch, parts):
 
 def by_hand(batch, rho=RHO):
     """SAM's gradient at the parameters that ``family.network_at`` begins with."""
-    params, _ = family.network_at()
+    params, _ = family.network_at(dtype=batch[0].dtype)
     gradient = sharpness.sam(jax.value_and_grad(family.network), rho)
     return jax.jit(gradient.value_and_grad)(params, gradient.init(params), batch)[0][1]
 
@@ -179,17 +179,18 @@ def test_multi_steps_around_the_optimizer_alone_ascend_in_each_micro_batch():
 
 
 def test_a_new_radius_of_inject_hyperparams_does_not_retrace():
-    params, batch = family.network_at()
-    make = optax.inject_hyperparams(lambda rho: sharpness.as_optax(optax.sgd(1.0), to_ball(rho)))
-    optimizer = make(rho=0.05)
-    state = optimizer.init(params)
-    update = jax.jit(lambda state: optimizer.update(
-        GRAD(params, batch), state, params, grad_fn=again(batch)))  # fmt: skip
-    for rho in (0.05, 0.3, 1.0):
-        state.hyperparams["rho"] = jnp.asarray(rho)
-        updates, state = update(state)
-        family.close(updates, jax.tree.map(jnp.negative, by_hand(batch, rho)))
-    assert update._cache_size() == 1
+    with jax.enable_x64(True):
+        params, batch = family.network_at(dtype=jnp.float64)
+        sam = lambda rho: sharpness.as_optax(optax.sgd(1.0), to_ball(rho))
+        optimizer = optax.inject_hyperparams(sam)(rho=0.05)
+        state = optimizer.init(params)
+        update = jax.jit(lambda state: optimizer.update(
+            GRAD(params, batch), state, params, grad_fn=again(batch)))  # fmt: skip
+        for rho in (0.05, 0.3, 1.0):
+            state.hyperparams["rho"] = jnp.asarray(rho)
+            updates, state = update(state)
+            family.close(updates, jax.tree.map(jnp.negative, by_hand(batch, rho)))
+        assert update._cache_size() == 1
 
 
 def test_apply_if_finite_around_it_sees_the_clean_gradient_and_inside_it_the_perturbed_one():

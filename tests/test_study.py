@@ -66,7 +66,7 @@ def test_a_study_is_read_back_as_it_was_written(tmp_path):
 
 
 def test_a_cell_of_a_study_is_the_run_alone(tmp_path):
-    conductor.conduct(tiny(), "s", tmp_path / "study", execute.here())
+    conductor.conduct(tiny(), "s", tmp_path / "study", execute.here(replicas=1))
     config = cells(tiny())[-1].config
     run.train(config, tmp_path / "alone")
     read = lambda place: [
