@@ -147,7 +147,7 @@ def _beside_an_epoch(params, data):
     """Each measure at its defaults beside an epoch of SAM on 60,000 examples."""
     from samscale.training.compiled import Compiled
 
-    point = Point(each, params, data, outputs, losses.exact_cross_entropy, None, 0.1, 0.05, 128)
+    point = Point(each, params, data, outputs, losses.exact_cross_entropy, batch_size=128)
     seconds = best({"epoch": epoch(Compiled(MNIST), MNIST)}, rounds=2)["epoch"]
     for name in MEASURES:
         run = functools.partial(measured, point, KEY, [name])

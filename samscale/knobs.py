@@ -112,6 +112,9 @@ class FlatnessKnobs:
     flatness_measures: tuple[str, ...] = knob(
         ("curvature", "sharpness"), "keys of flatness.MEASURES", identity=False
     )
+    flatness_rho: float = knob(
+        0.05, "radius of the ascents that are measured, in all runs", POSITIVE, identity=False
+    )
     flatness_examples: int = knob(
         1000, "training examples that it is measured on; 0: all", at_least(0), identity=False
     )

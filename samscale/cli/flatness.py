@@ -18,7 +18,7 @@ def flatness(argv) -> int:
         "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"
     )
     parser.add_argument("--seed", type=int, default=0, help="of examples and random probes")
-    parser.add_argument("--rho", type=float, help="radius of ascents; default: the run's own")
+    parser.add_argument("--rho", type=float, help="radius of ascents; default: 0.05")
     parser.add_argument("--json", action="store_true", help="to the screen, for programs")
     parser.add_argument("--list", action="store_true", help="what there is to measure, and stop")
     if "--list" in argv[1:]:
@@ -37,7 +37,8 @@ def flatness(argv) -> int:
         return fail(words(error), 1)
     if args.rho is not None:
         point = point._replace(rho=args.rho)
-    return guarded(lambda: _measure(args, names, point, int(state.step)))
+    about = f"{config.optimizer} at rate {config.learning_rate:g}"
+    return guarded(lambda: _measure(args, names, point, int(state.step), about))
 
 
 def _checked(args):
@@ -57,7 +58,7 @@ def _checked(args):
     return names
 
 
-def _measure(args, names, point, step):
+def _measure(args, names, point, step, about):
     import jax
     from rich.console import Console
 
@@ -80,7 +81,10 @@ def _measure(args, names, point, step):
         print(json.dumps(row, indent=2))
         return
     size = sum(w.size for w in jax.tree.leaves(point.params))
-    title = f"{pathlib.Path(args.run).name}, step {step}: {size:,} parameters, {n:,} examples"
+    title = (
+        f"{pathlib.Path(args.run).name}\n{size:,} parameters after {step:,} steps of {about}; "
+        f"measured on {n:,} examples, rho = {point.rho:g}"
+    )
     _show(title, found, measures)
     print(f"Written to {path}")
 

@@ -20,7 +20,7 @@ GROUPS = (1, 16, 128)  # examples that m-sharpness lets ascend together
 
 
 class Point(NamedTuple):
-    """A loss where it is measured, with what the training at that point was told."""
+    """A loss where it is measured, and how."""
 
     losses: Callable  # (params, batch) -> (n,); arrays it holds are arguments where a Partial
     params: Any
@@ -28,8 +28,7 @@ class Point(NamedTuple):
     outputs: Callable | None = None  # (params, batch) -> (n, C)
     criterion: Callable | None = None  # (outputs, batch) -> (n,): losses = criterion of outputs
     mask: Any = None  # like params or of scalars: 0 where weights are pruned, 1 elsewhere
-    learning_rate: float = math.nan
-    rho: float = math.nan  # of the ascents that are measured
+    rho: float = 0.05  # of the ascents that are measured, in the unit of weights
     batch_size: int = 1
 
 
@@ -99,7 +98,7 @@ def linear_stability(point: Point, key) -> dict[str, float]:
             moment(0, 1, rho), moment(0, 0, 1, 2 * rho, rho**2), keys[5], tolerance=1e-2
         )
         found[f"largest_stable_rate_{name}"] = rate
-    return {**found, "learning_rate": point.learning_rate}
+    return found
 
 
 def gradient_noise(point: Point, key) -> dict[str, float]:
@@ -152,7 +151,6 @@ MEANING = {
     "s4": "the same by fourth moments",
     "largest_stable_rate_sgd": "learning rate up to which SGD, batch 1, surely stays here",
     "largest_stable_rate_sam": "the same for unnormalized SAM at rho",
-    "learning_rate": "the run's own, for comparison",
     "noise_trace": "mean squared distance of an example's gradient from the mean",
     "noise_frobenius": "Frobenius norm of the gradients' covariance",
     "noise_curvature": "trace of covariance times Hessian",

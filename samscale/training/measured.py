@@ -13,10 +13,8 @@ from samscale import keys, pruning, tasks
 from samscale.config import Config, choose, from_mapping
 from samscale.flatness.measures import MEASURES, Point, measured
 from samscale.tasks import Task
-from samscale.training import checkpoint, method, program
+from samscale.training import checkpoint, program
 from samscale.training.step import Knobs, State
-
-CURVATURE_RHO = 0.05  # of the ascents at a run that has none of its own
 
 
 def load(folder) -> tuple[Config, Task, State]:
@@ -57,7 +55,8 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
     """A state on ``examples`` of the training data (0: all), drawn by ``seed``, not augmented.
 
     The loss is the trained one, as in evaluation: no dropout, running batch statistics, no weight
-    decay; pruned weights do not count. ``rho`` is the run's own, 0.05 where it has none.
+    decay; pruned weights do not count. The radius is ``flatness_rho``, the same for all runs, so
+    that they can be compared.
     """
     n = len(next(iter(task.train.values())))
     if examples and examples < n:
@@ -72,8 +71,6 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         losses = Partial(_Criterion(task.outputs, criterion), state.stats, state.mask)
     else:
         losses = Partial(_Losses(task.loss), state.stats, state.mask)
-    own = config.settled()
-    sharp = method.is_sharp(config)
     return Point(
         losses,
         state.params,
@@ -81,8 +78,7 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         outputs,
         criterion,
         state.mask,
-        learning_rate=config.learning_rate,
-        rho=own.rho if sharp and own.rho > 0 else CURVATURE_RHO,
+        rho=config.flatness_rho,
         batch_size=min(config.batch_size, len(next(iter(data.values())))),
     )
 
