@@ -77,8 +77,8 @@ def eigenpairs(
         products, filled = products + until - filled, until
         values, inside, residuals = _ritz(basis, filled)
         order = ENDS[which](values)[:k]
-        scale = np.abs(values).max(initial=0)
-        least = max(floor, 100 * np.finfo(np.dtype(op.dtype)).eps * scale)
+        rounding = np.finfo(np.dtype(op.dtype)).eps * np.abs(values).max(initial=0)
+        residuals, least = np.maximum(residuals, rounding), max(floor, 100 * rounding)
         good = residuals[order] <= np.maximum(tolerance * np.abs(values[order]), least)
         converged = filled == op.size or (len(order) == k and bool(good.all()))
         if converged or (products >= max_products and len(order) == k):

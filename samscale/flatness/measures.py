@@ -165,7 +165,7 @@ MEANING = {
 def meaning(name: str) -> str:
     """A line for a number."""
     first, _, layer = name.partition("/")
-    return f"{MEANING[first].partition(';')[0]}, of {layer}'s block" if layer else MEANING[first]
+    return f"that of the block of {layer} alone" if layer else MEANING[first]
 
 
 def first_line(name: str) -> str:
