@@ -126,6 +126,45 @@ def test_json_on_the_screen_is_the_file(trained, capsys):
     assert shown["examples"] > 100
 
 
+def test_measures_of_the_same_points_add_up_and_others_replace_them(trained):
+    about = ["--seed=5", "--examples=50"]
+    assert flatness(trained, "--measure=layers", *about) == 0
+    assert flatness(trained, "--measure=density", *about) == 0
+    assert {"lambda_1/Dense_0/kernel", "trace_cubed"} < set(content(trained))
+    assert flatness(trained, "--measure=density", "--seed=6") == 0
+    assert "lambda_1/Dense_0/kernel" not in content(trained)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "null", '{"seed"', '{"hills": 1}'])
+def test_a_config_that_cannot_be_read_is_a_sentence_with_its_path(text, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(text)
+    assert flatness(tmp_path) == 2
+    assert "config.json: damaged, or of another version" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path, capsys):
+    fields = dataclasses.asdict(dataclasses.replace(TINY, num_neurons=(7,)))
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    (tmp_path / checkpoint.NAME).write_bytes((whole / checkpoint.NAME).read_bytes())
+    assert flatness(tmp_path) == 1
+    assert "other shapes than the config's" in capsys.readouterr().err
+
+
+def test_missing_labels_leave_the_loss_the_trained_one():
+    compiled = Compiled(TINY.validate())
+    start = compiled.init(Knobs.of(TINY), dict(compiled.task.train), None)
+
+    def loss(params, stats, batch, key, train):
+        sums, stats = compiled.task.loss(params, stats, batch, key, train)
+        return {**sums, "count": 4 * sums["count"]}, stats  # four labels an example
+
+    task = compiled.task._replace(loss=loss)
+    ones, fours = (measured.point(TINY, t, start, examples=32) for t in (compiled.task, task))
+    mean = lambda point: float(point.losses(point.params, point.data).mean())
+    assert mean(fours) == pytest.approx(mean(ones) / 4, rel=1e-5)
+    assert fours.outputs is None
+
+
 def test_the_list_explains_every_measure(capsys):
     assert flatness("--list") == 0
     shown = capsys.readouterr().out
@@ -138,7 +177,8 @@ def test_the_list_explains_every_measure(capsys):
         (["--measure=curvature,hills"], "measure='hills': choose some of curvature"),
         (["--examples=-1"], "examples=-1: must be at least 0 (all)"),
         (["--seed=-2"], "seed=-2: must be at least 0"),
-        (["--rho=0"], "rho=0.0: must be greater than 0"),
+        (["--rho=inf"], "rho=inf: must be finite and greater than 0"),
+        (["--rho=0"], "rho=0.0: must be finite and greater than 0"),
     ],
 )
 def test_wrong_words_are_a_sentence_and_write_nothing(words, sentence, whole, capsys):

@@ -135,6 +135,7 @@ def test_multiples_of_the_identity(matrix):
     k = min(4, len(matrix))
     found = krylov.eigenpairs(op, KEY, k)
     np.testing.assert_allclose(found.values, matrix[0, 0] * np.ones(k), rtol=1e-6)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(k), atol=1e-5)
     assert found.converged
 
 

@@ -9,7 +9,8 @@ from jax.flatten_util import ravel_pytree
 import curved
 from curved import criterion, losses, outputs, power
 from samscale import losses as own_losses
-from samscale.flatness import MEASURES, Point, measured
+from samscale.errors import Diverged
+from samscale.flatness import MEASURES, Point, ball, measured
 from samscale.flatness.measures import first_line, meaning
 
 KEY = jax.random.key(4)
@@ -96,6 +97,14 @@ def test_without_outputs_stability_is_by_the_hessians_of_examples():
     h, _ = dense()
     of = measured(point(outputs=None, criterion=None), KEY, ["stability"])
     assert of["a"] == pytest.approx(np.linalg.eigvalsh(h)[-1], rel=1e-3)
+
+
+def test_a_point_without_a_finite_loss_is_not_flat():
+    broken = lambda params, batch: losses(params, batch).at[3].set(jnp.nan)
+    with pytest.raises(Diverged, match="not finite"):
+        measured(point(losses=broken), KEY, ["noise"])
+    params, data = curved.point(jnp.float32)
+    assert np.isnan(ball.worst_case(broken, params, data, KEY, 0.1, steps=2).rise)
 
 
 def test_pruned_weights_do_not_count():

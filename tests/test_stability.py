@@ -95,7 +95,7 @@ def test_condition_five_as_printed_is_the_compact_one(rho):
     np.testing.assert_allclose(mine, printed, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 12])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 12])
 def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_size):
     w, data, h = regression()
     mean, square = stability.map_moments(least_squares, w, data, batch_size=batch_size)
@@ -152,6 +152,21 @@ def test_verdicts_keep_their_word(rho):
     assert mean_square_factor(h, 0.98 * surely, rho) <= 1
     assert mean_square_factor(h, 1.02 * mean, rho) > 1
     assert above.mean_rate == pytest.approx(2.04, rel=1e-3)
+
+
+def test_a_saddle_is_unstable_at_any_rate():
+    saddle = lambda w, batch: (w[0] ** 2 - w[1] ** 2) / 4 * jnp.ones(len(batch))
+    found = stability.verdict(saddle, jnp.zeros(2), jnp.zeros(4), KEY, 0.1)
+    assert found.stable is False
+    assert stability.largest_stable_rate(
+        *stability.map_moments(saddle, jnp.zeros(2), jnp.zeros(4)), KEY
+    ) == pytest.approx(0)
+
+
+def test_walks_that_end_leave_no_nan():
+    one = {"x": jnp.ones((1, 1)), "y": jnp.ones(1)}
+    args = least_squares, jnp.ones(1), one, KEY, 1.0
+    assert stability.simulated(*args, steps=5) == -math.inf
 
 
 def test_a_direction_that_nothing_bends_does_not_make_a_point_unstable():

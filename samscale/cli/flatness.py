@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import pathlib
 
 from samscale.cli.words import fail, guarded, words
@@ -53,8 +54,8 @@ def _checked(args):
         raise ValueError(f"examples={args.examples}: must be at least 0 (all)")
     if args.seed < 0:
         raise ValueError(f"seed={args.seed}: must be at least 0")
-    if args.rho is not None and not args.rho > 0:
-        raise ValueError(f"rho={args.rho}: must be greater than 0")
+    if args.rho is not None and not 0 < args.rho < math.inf:
+        raise ValueError(f"rho={args.rho}: must be finite and greater than 0")
     return names
 
 
@@ -68,15 +69,15 @@ def _measure(args, names, point, step, about):
 
     screen = Console(stderr=True)
     key, found = keys.address(args.seed, keys.MEASURE, 1), {}
+    n, path = operators.count(point.data), pathlib.Path(args.run) / "flatness.json"
+    row = {"step": step, "examples": n, "seed": args.seed, "rho": point.rho}
+    row = _earlier(path, row)
     with screen.status("") as status:
         for name in names:
             status.update(f"measuring {name}: {measures.first_line(name)}")
             found[name] = measures.measured(point, key, [name])
-    numbers = {name: value for part in found.values() for name, value in part.items()}
-    n = operators.count(point.data)
-    row = {"step": step, "examples": n, "seed": args.seed, "rho": point.rho, **numbers}
-    path = pathlib.Path(args.run) / "flatness.json"
-    write_atomically(path, json.dumps(row, indent=2).encode())
+            row |= found[name]
+            write_atomically(path, json.dumps(row, indent=2).encode())
     if args.json:
         print(json.dumps(row, indent=2))
         return
@@ -87,6 +88,15 @@ def _measure(args, names, point, step, about):
     )
     _show(title, found, measures)
     print(f"Written to {path}")
+
+
+def _earlier(path, about):
+    """What was measured there before in just the same way, to be added to; else ``about`` alone."""
+    try:
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return about
+    return before if about.items() <= before.items() else about
 
 
 def _show(title, found, measures):

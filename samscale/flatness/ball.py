@@ -173,6 +173,7 @@ def _worst(norm, steps, restarts, around, data, rho, key):
         return where(other[0] > found[0], other, found)
 
     rise, u = jax.lax.fori_loop(0, restarts, start, (jnp.zeros((), d.dtype), origin))
+    rise = jnp.where(jnp.isnan(clean), clean, rise)  # nothing is higher than NaN, or lower
     return rise, clean, d * u, jnp.linalg.norm(u, norm.order)
 
 

@@ -26,7 +26,7 @@ ENDS = {
 
 
 class Eigenpairs(NamedTuple):
-    """In the order asked for. $\\|A q - \\theta q\\|$ bounds the error of an eigenvalue."""
+    """In the order asked for; some eigenvalue lies within $\\|A q - \\theta q\\|$ of each."""
 
     values: np.ndarray  # (k,)
     vectors: jax.Array  # (k, size), rows
@@ -59,7 +59,8 @@ def eigenpairs(
 
     Stops when each residual is at most ``tolerance`` times its eigenvalue, or ``floor``, or at the
     rounding of the largest; for separated eigenvalues the error is about the square of that.
-    ``which``: largest, smallest (most negative) or magnitude. Memory: ``max_basis + 1`` vectors;
+    ``which``: largest, smallest (most negative) or magnitude. Memory: ``max_basis + 1`` vectors, at
+    least 2 k + 9;
     cost: one product a step, of which ``products`` were needed. A multiple eigenvalue is found as
     often as it is asked for only once the space is exhausted. Raises ``ValueError`` for a bad
     choice.
@@ -160,7 +161,8 @@ def _fresh(rows, key):
     """Some direction that no row has."""
     w = jax.random.normal(key, rows.shape[1:], rows.dtype)
     w = _twice(rows, w, rows @ w)[0]
-    return w / jnp.linalg.norm(w)
+    length = jnp.linalg.norm(w)
+    return w / jnp.where(length > 0, length, 1)  # 0 where the rows span everything
 
 
 @functools.partial(jax.jit, donate_argnums=0)

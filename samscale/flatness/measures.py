@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from samscale.errors import Diverged
 from samscale.flatness import ball, estimates, noise, operators, output_space, stability
 from samscale.flatness.krylov import eigenpairs
 
@@ -74,7 +75,7 @@ def sharpness(point: Point, key) -> dict[str, float]:
         **_with_error("average_case", ball.average_case(*at, second, radius=rho, **mask)),
     }
     n = operators.count(point.data)
-    for m in (m for m in GROUPS if m < n):
+    for m in (m for m in GROUPS if 2 * m <= n):
         whole = jax.tree.map(lambda a, m=m: a[: n // m * m], point.data)
         rise = ball.m_sharpness(point.losses, point.params, whole, rho, m, **mask)
         found |= _with_error(f"m_sharpness_{m}", rise)
@@ -111,12 +112,10 @@ def density(point: Point, key) -> dict[str, float]:
     h = operators.hessian(point.losses, point.params, point.data)
     found = estimates.spectrum(h, key, steps=60, probes=2)
     floor = -1e-3 * np.abs(found.nodes).max()
-    negative = found.trace_of(lambda x: (x < floor) / found.size)
-    return {
-        "negative_share": negative.value,
-        "negative_share_se": negative.error,
-        **_with_error("trace_cubed", found.trace_of(lambda x: x**3)),
-        **_with_error("trace_fourth", found.trace_of(lambda x: x**4)),
+    return {  # two draws do not tell their error
+        "negative_share": found.trace_of(lambda x: (x < floor) / found.size).value,
+        "trace_cubed": found.trace_of(lambda x: x**3).value,
+        "trace_fourth": found.trace_of(lambda x: x**4).value,
     }
 
 
@@ -131,7 +130,7 @@ MEASURES: dict[str, Callable] = {
 
 
 MEANING = {
-    "lambda_1": "largest eigenvalue of the Hessian, the sharpness; ± bounds the error",
+    "lambda_1": "largest eigenvalue of the Hessian; ±: some eigenvalue is as near as that",
     "lambda_2": "the next one",
     "lambda_3": "the one after",
     "lambda_min": "smallest eigenvalue; negative: a way down",
@@ -145,17 +144,17 @@ MEANING = {
     "m_sharpness_1": "mean rise of single examples at a SAM step of their own",
     "m_sharpness_16": "the same of groups of 16",
     "m_sharpness_128": "the same of groups of 128",
-    "a": "largest eigenvalue of the mean Gauss-Newton matrix",
+    "a": "largest eigenvalue of the mean Gauss-Newton matrix (Hessian, for tasks without outputs)",
     "s2": "non-uniformity: how unlike each other examples bend the loss",
     "s3": "the same by third moments",
     "s4": "the same by fourth moments",
-    "largest_stable_rate_sgd": "learning rate up to which SGD, batch 1, surely stays here",
+    "largest_stable_rate_sgd": "rate up to which linearized SGD, batch 1, stays at such a minimum",
     "largest_stable_rate_sam": "the same for unnormalized SAM at rho",
     "noise_trace": "mean squared distance of an example's gradient from the mean",
     "noise_frobenius": "Frobenius norm of the gradients' covariance",
     "noise_curvature": "trace of covariance times Hessian",
     "alignment": "cosine of covariance and Hessian",
-    "batch_sharpness": "curvature along steps, on their own batches; SGD drives it to 2 / rate",
+    "batch_sharpness": "curvature along gradients of batches; plain SGD drives it to 2 / rate",
     "negative_share": "share of eigenvalues below -0.001 of the largest",
     "trace_cubed": "sum of cubed eigenvalues",
     "trace_fourth": "sum of their fourth powers",
@@ -174,11 +173,21 @@ def first_line(name: str) -> str:
 
 
 def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
-    """All numbers of these measures that are finite: a largest stable rate need not be."""
+    """All numbers of these measures; a largest stable rate that is infinite is left out.
+
+    Raises ``Diverged`` where the loss is not finite, of any example.
+    """
+    if not np.isfinite(_losses(operators.pure(point.losses), point.params, point.data)).all():
+        raise Diverged("the loss of some example is not finite: there is nothing to measure")
     found: dict[str, float] = {}
     for name in names:
         found |= MEASURES[name](point, jax.random.fold_in(key, list(MEASURES).index(name)))
-    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in found.items() if not math.isinf(value)}
+
+
+@jax.jit
+def _losses(losses, params, data):
+    return losses(params, data)
 
 
 def _with_error(name, estimate):
@@ -188,7 +197,8 @@ def _with_error(name, estimate):
 def _moments(point: Point):
     """``moment(c0, c1, ...)``: E[sum c_k H_i^k]; by Gauss-Newton where there are outputs."""
     at = (point.params, point.data)
-    if point.outputs is None:
+    flat = point.outputs and jax.eval_shape(operators.pure(point.outputs), *at).ndim == 2
+    if not flat:
         return lambda *c: operators.moments(point.losses, *at, c)
     blocks = output_space.blocks(point.outputs, point.criterion, *at)
     same = lambda c: (*c, *(0,) * (5 - len(c)))  # one program for all orders

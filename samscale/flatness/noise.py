@@ -14,14 +14,14 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from samscale.flatness.estimates import Estimate, signs
-from samscale.flatness.operators import Operator, count, fisher, hessian, pure
+from samscale.flatness.operators import Operator, count, fisher, hessian, pure, summed
 
 
 def covariance(losses, params, data, batch_size: int | None = None) -> Operator:
     r"""$\Sigma$, the covariance of the gradients of single examples. Three passes a product."""
     f = fisher(losses, params, data, batch_size)
-    gradient = jax.jit(jax.grad(lambda w: _mean(pure(losses), w, data)))(params)
-    return Operator(Partial(_less_mean, f, ravel_pytree(gradient)[0]), f.size, f.dtype)
+    gradient = _gradient(pure(losses), params, data, batch_size)
+    return Operator(Partial(_less_mean, f, gradient), f.size, f.dtype)
 
 
 def noise(losses, params, data, key, batch_size: int = 1, probes: int = 30) -> dict[str, float]:
@@ -29,8 +29,8 @@ def noise(losses, params, data, key, batch_size: int = 1, probes: int = 30) -> d
 
     ``noise_trace``: $tr\,\Sigma$, the mean squared distance of a gradient from the mean one.
     ``noise_frobenius``. ``noise_curvature``: $tr(\Sigma H)$, which sets how fast noise alone raises
-    the loss. ``alignment``: $tr(\Sigma H) / (\|\Sigma\|_F \|H\|_F)$, within [-1, 1]; in a random
-    direction it would be near $tr H / (\sqrt P \|H\|_F)$. ``batch_sharpness``: see there.
+    the loss. ``alignment``: $tr(\Sigma H) / (\|\Sigma\|_F \|H\|_F)$, within [-1, 1]; isotropic
+    noise would have $tr H / (\sqrt P \|H\|_F)$. ``batch_sharpness``: see there.
     Five passes a probe.
     """
     sigma, h = covariance(losses, params, data), hessian(losses, params, data)
@@ -69,6 +69,12 @@ def batch_sharpness(
 
 def _mean(losses, params, batch):
     return losses(params, batch).mean()
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _gradient(losses, params, data, batch_size):
+    slope = lambda batch: jax.grad(lambda w: losses(w, batch).sum())(params)
+    return ravel_pytree(summed(slope, data, batch_size))[0] / count(data)
 
 
 def _less_mean(f, gradient, v):

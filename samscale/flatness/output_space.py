@@ -29,11 +29,14 @@ class Blocks(NamedTuple):
     bend: jax.Array  # (n, C, C), Hessians of the criterion in the outputs
 
 
-def blocks(outputs, criterion, params, data, chunk: int = 20) -> Blocks:
-    """``chunk`` examples at a time, C vectors of R^P for each; C forward and backward passes.
+def blocks(outputs, criterion, params, data, chunk: int = 0) -> Blocks:
+    """``chunk`` examples at a time, C vectors of R^P for each (0: 64 MiB of float32 in all).
 
     ``outputs(params, batch)``: (n, C); ``criterion(outputs, batch)``: (n,).
     """
+    size = sum(w.size for w in jax.tree.leaves(params))
+    classes = jax.eval_shape(pure(outputs), params, data).shape[-1]
+    chunk = chunk or max(1, 2**24 // (classes * size))
     with jax.default_matmul_precision("highest"):
         return _blocks(pure(outputs), pure(criterion), params, data, chunk)
 
@@ -50,7 +53,7 @@ def moments(outputs, criterion, params, data, blocks: Blocks, coefficients) -> O
 
 
 def eigenvalues(outputs, criterion, params, data, chunk: int = 64):
-    r"""All nonzero eigenvalues of the Gauss-Newton matrix, exactly: (min(nC, P),), descending.
+    r"""The largest min(nC, P) eigenvalues of the Gauss-Newton matrix, exactly: all that are not 0.
 
     From the Gram matrix $\frac1n S^{1/2} J J^\top S^{1/2}$, ``chunk`` columns at a time: nC forward
     passes of all examples and an eigendecomposition, for up to some thousand outputs in all. Needs

@@ -72,7 +72,9 @@ def constants(hessian: Operator, example_norms) -> tuple[float, float, float]:
     """
     values = np.linalg.eigvalsh(np.asarray(matrix(hessian), np.float64))
     lam = float(values[-1])
-    nonzero = values[values > 1e-6 * lam]
+    nonzero = values[values > len(values) * np.finfo(np.dtype(hessian.dtype)).eps * lam]
+    if not len(nonzero):
+        raise ValueError("hessian: must have an eigenvalue above its rounding")
     return float(np.max(example_norms)), lam, 2 * float(nonzero[0])
 
 

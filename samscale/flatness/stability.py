@@ -6,7 +6,8 @@ with $K_B = H_B + \rho H_B^2$ for unnormalized SAM and $H_B$ for SGD. The mean s
 $$\lambda_{\max}(E[(I - \eta K_B)^2]) \le 1,$$
 
 condition (5) of theorem 6.3 of Shin et al., 2025 (arXiv:2311.17539), written compactly. It is
-sufficient, not necessary. $\eta \lambda_{\max}(E[K_B]) \le 2$ is necessary: else the mean grows.
+sufficient, not necessary. $0 \le \eta \lambda(E[K_B]) \le 2$ for all eigenvalues is necessary: else
+the mean grows.
 Moments are $M_k = E[H_i^k]$, over single examples.
 """
 
@@ -87,10 +88,12 @@ def growth(losses, params, data, learning_rate, rho=0.0, batch_size: int = 1, ke
 def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=0):
     """The operators $E[K_B]$ and $E[K_B^2]$."""
     n = count(data)
-    if not 1 <= batch_size <= n or n % batch_size:
-        raise ValueError(f"batch_size={batch_size}: must divide the {n} examples")
+    plain = isinstance(rho, float | int) and rho == 0
+    if not 1 <= batch_size <= n or (n % batch_size and not plain):
+        law = f"be between 1 and {n}" if plain else f"divide the {n} examples, for SAM"
+        raise ValueError(f"batch_size={batch_size}: must {law}")
     each = lambda data, group, *c: moments(losses, params, data, c, group, chunk)
-    if isinstance(rho, float | int) and rho == 0:
+    if plain:
         h, share = hessian(losses, params, data), (n - batch_size) / (batch_size * max(n - 1, 1))
         if share == 0:
             return h, h**2
@@ -117,7 +120,8 @@ def verdict(losses, params, data, key, learning_rate, rho=0.0, batch_size=1, chu
     slack = ROUNDING * eta**2 * float(look(square).values[0])
     mean_rate = eta * float(look(mean).values[0])
     name = f"eta = {eta:g}, rho = {rho:g}, batches of {batch_size}"
-    if mean_rate > 2:
+    low = eta * float(krylov.eigenpairs(mean, first, 1, "smallest", 1e-2, 64, 100).values[0])
+    if mean_rate > 2 or low < -ROUNDING * mean_rate:
         return Verdict(False, excess, mean_rate, f"unstable at {name}: the mean grows")
     if excess <= slack:
         return Verdict(True, excess, mean_rate, f"linearly stable at {name}")
@@ -153,12 +157,15 @@ def _forms(mean, square, v):
 
 
 def bounds(learning_rate: float, rho: float = 0.0) -> dict[str, float]:
-    r"""What stability implies for a = lambda_max(H) and $s_k$: upper bounds, infinite where none.
+    r"""What (5) implies for a = lambda_max(H) and $s_k$ of positive semi-definite $H_i$, at most.
 
     ``a``: $a(1 + \rho a) \le 2/\eta$, for every radius. ``s2``, ``s3``, ``s4``: (6) of theorem
     6.3, $\frac{1}{\eta(\eta - 2\rho)}$, $\frac{1}{2\eta^2\rho}$, $\frac{1}{\eta^2\rho^2}$ to the
-    powers 1/2, 1/3, 1/4; they hold for $\rho < \eta/2$ only. Beyond, the first has a negative right
-    side, which every stable minimum violates, and they are left infinite. ``s2_any`` holds for
+    powers 1/2, 1/3, 1/4. For a unit vector v with moments $m_k$ and mean h of the spectral measures
+    of the $H_i$, (5) gives $\eta(\eta - 2\rho)(m_2 - h^2) + 2\eta^2\rho(m_3 - h^3) +
+    \eta^2\rho^2(m_4 - h^4) \le 1$, where no term is negative for $\rho < \eta/2$, and
+    $v^\top(M_k - H^k)v \le m_k - h^k$. Beyond, the first bound has a negative right side, which
+    every stable minimum violates: all three are left infinite. ``s2_any`` holds for
     every radius and batches of one: $H + \rho M_2 \le 2/\eta$, which is necessary, gives
     $s_2^2 \le \lambda_{\max}(M_2) \le 2/(\eta\rho)$.
     """
@@ -180,9 +187,10 @@ def simulated(losses, params, data, key, learning_rate, rho=0.0, steps=1000, wal
 
     ``walks`` times $x \leftarrow x - \eta (H_i + \rho H_i^2) x$, from random unit vectors. After
     each step walks are drawn anew in proportion to $\|x\|^2$ and scaled to length one, so that the
-    few that make the mean square grow are not missed. The sign is the exact answer where
-    ``verdict`` is undecided; 0 where some direction never moves. Costs a product with an example's
-    Hessian (two for SAM) a step and walk: for small problems.
+    few that make the mean square grow are not lost. An estimate, biased low where rare examples
+    matter: steps times walks must see each often. 0 where some direction never moves, -infinity
+    where a step ends every walk. Costs a product with an example's Hessian (two for SAM) a step
+    and walk: for small problems.
     """
     walk = _walk(pure(losses), params, data, key, learning_rate, rho, steps, walks)
     return float(walk) / steps
@@ -202,7 +210,7 @@ def _walk(losses, params, data, key, learning_rate, rho, steps, walks):
         x = x - learning_rate * (bent + rho * jax.vmap(product)(i, bent))
         squares = (x**2).sum(1)
         kept = jax.random.categorical(drawn, jnp.log(squares), shape=(walks,))
-        x = x[kept] / jnp.sqrt(squares[kept])[:, None]
+        x = x[kept] / jnp.sqrt(jnp.where(squares > 0, squares, 1)[kept])[:, None]
         return (x, total + jnp.log10(squares.mean())), None
 
     first, rest = jax.random.split(key)

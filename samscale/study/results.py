@@ -108,6 +108,7 @@ def _flatness(path, found):
         return {}
     prefix, file = "flatness_", pathlib.Path(path) / "flatness.json"
     since = json.loads(file.read_bytes()) if file.exists() else {}
+    since = since if since.get("step") == found["step"] else {}  # not of a run in the middle
     about = ("step", "examples", "seed", "rho")
     later = {prefix + name: value for name, value in since.items() if name not in about}
     own = {name: value for name, value in found.items() if name.startswith(prefix)}

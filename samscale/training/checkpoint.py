@@ -7,6 +7,7 @@ would need another format behind the same two functions.
 import pathlib
 from typing import Any
 
+import jax
 from flax import serialization
 
 from samscale.training.files import write_atomically
@@ -40,7 +41,11 @@ def restore_state(folder, like: Any) -> Any:
     path = pathlib.Path(folder) / NAME
     try:
         saved = serialization.msgpack_restore(path.read_bytes())["state"]
-        return serialization.from_state_dict(like, saved)
+        found = serialization.from_state_dict(like, saved)
+        shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
+        if shapes(found) != shapes(like):
+            raise ValueError("its arrays have other shapes than the config's")
+        return found
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"{path}: damaged, or of another version ({error})") from error
 

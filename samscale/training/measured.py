@@ -1,6 +1,7 @@
 """The flatness of a run: where its state stands, as a point that ``samscale.flatness`` measures."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def load(folder) -> tuple[Config, Task, State]:
     folder = pathlib.Path(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"run={str(folder)!r}: must be a run folder, with a config.json")
-    config = from_mapping(json.loads((folder / "config.json").read_text())).validate()
+    config = _config(folder / "config.json")
     if not (folder / checkpoint.NAME).is_file():
         raise ValueError(f"run={str(folder)!r}: must have a checkpoint; nothing was saved yet")
     task = tasks.build(config)
@@ -33,6 +34,13 @@ def load(folder) -> tuple[Config, Task, State]:
     order = jax.eval_shape(p.order, Knobs.of(config), 0)
     like = jax.eval_shape(p.init, Knobs.of(config), dict(task.train), order)
     return config, task, checkpoint.restore_state(folder, like)
+
+
+def _config(path) -> Config:
+    try:
+        return from_mapping(dict(json.loads(path.read_bytes()))).validate()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged, or of another version ({error})") from error
 
 
 def check(config: Config) -> None:
@@ -59,18 +67,16 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
     that they can be compared.
     """
     n = len(next(iter(task.train.values())))
-    if examples and examples < n:
-        rows = jax.random.permutation(keys.address(seed, keys.MEASURE), n)[:examples]
-        data = {name: jnp.asarray(a)[rows] for name, a in task.train.items()}
-    else:
-        data = {name: jnp.asarray(a) for name, a in task.train.items()}
+    rows = jax.random.permutation(keys.address(seed, keys.MEASURE), n)[: examples or n]
+    data = {name: jnp.asarray(a)[rows] for name, a in task.train.items()}
+    share = len(rows) / _count(task.loss, state.params, state.stats, data)  # labels are not rows
     outputs = criterion = None
-    if task.outputs is not None and task.criterion is not None:
+    if task.outputs and task.criterion and "weight" not in data and share == 1:
         outputs = Partial(_Outputs(task.outputs), state.stats, state.mask)
         criterion = task.criterion
         losses = Partial(_Criterion(task.outputs, criterion), state.stats, state.mask)
     else:
-        losses = Partial(_Losses(task.loss), state.stats, state.mask)
+        losses = Partial(_Losses(task.loss), state.stats, state.mask, share)
     return Point(
         losses,
         state.params,
@@ -106,7 +112,9 @@ class _Losses:
 
     loss: Callable
 
-    def __call__(self, stats, mask, params, batch):
+    def __call__(self, stats, mask, share, params, batch):
+        """``share``: examples per unit of count, so that the mean is that of training."""
+
         def total(weight):
             weighed = {**batch, "weight": weight}
             sums, _ = self.loss(
@@ -115,4 +123,10 @@ class _Losses:
             return sums["loss"]
 
         n = len(next(iter(batch.values())))
-        return jax.grad(total)(batch.get("weight", jnp.ones(n)))
+        weight = batch.get("weight", jnp.ones(n))
+        return share * weight * jax.grad(total)(weight)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _count(loss, params, stats, data):
+    return loss(params, stats, data, jax.random.key(0), False)[0]["count"]
