@@ -31,6 +31,12 @@ def _programs_of_other_tests_are_forgotten():
     compiled._COMPILED.clear()
 
 
+@pytest.fixture(scope="module")
+def in_float64():
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The folder of an uninterrupted run of ``TINY``."""

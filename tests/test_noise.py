@@ -10,13 +10,9 @@ import curved
 from curved import losses
 from samscale.flatness import noise, operators
 
+pytestmark = pytest.mark.usefixtures("in_float64")
+
 KEY = jax.random.key(2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_float64():
-    with jax.enable_x64(True):
-        yield
 
 
 def dense():

@@ -10,11 +10,7 @@ import curved
 from curved import criterion, losses, outputs, power
 from samscale.flatness import operators, output_space
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def dense(op):

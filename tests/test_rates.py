@@ -5,20 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from curved import least_squares
 from samscale import sharpness
 from samscale.flatness import operators, path, rates
 
+pytestmark = pytest.mark.usefixtures("in_float64")
+
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_float64():
-    with jax.enable_x64(True):
-        yield
-
-
-def least_squares(w, batch):
-    return (batch["x"] @ w - batch["y"]) ** 2 / 2
 
 
 def regression(n=8, size=12):

@@ -9,22 +9,13 @@ import numpy as np
 import pytest
 
 import curved
-from curved import losses, power
+from curved import least_squares, losses, power
 from samscale.flatness import operators, stability
+
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 KEY = jax.random.key(1)
 FEATURES, EXAMPLES = 3, 12
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_float64():
-    with jax.enable_x64(True):
-        yield
-
-
-def least_squares(w, batch):
-    """At interpolation: Hessians of examples are x x^T."""
-    return (batch["x"] @ w - batch["y"]) ** 2 / 2
 
 
 def regression():
