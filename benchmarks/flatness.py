@@ -126,8 +126,9 @@ def _memory(h, params):
     return Row(
         "Lanczos: temporary memory beyond the basis, in copies of the parameters",
         compiled.temp_size_in_bytes / size,
-        f"of which {activations / size:.1f} would hold one layer's values each; "
-        f"10,000 probes: {probe.temp_size_in_bytes / size:.1f}",
+        f"the units' values of all examples, once, are {activations / size:.1f}; "
+        f"10,000 probes need {probe.temp_size_in_bytes / size:.1f}",
+        at_most=3,
     )
 
 
