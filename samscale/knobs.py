@@ -101,7 +101,7 @@ def own(name: str, optimizer: str):
 
 @dataclasses.dataclass
 class FlatnessKnobs:
-    """What is measured of the loss's shape while a run trains, beside its record."""
+    """What is measured and kept of the loss's shape while a run trains, beside its record."""
 
     flatness_every: int = knob(
         0,
@@ -117,4 +117,10 @@ class FlatnessKnobs:
     )
     flatness_examples: int = knob(
         1000, "training examples that it is measured on; 0: all", at_least(0), identity=False
+    )
+    snapshot_every: int = knob(
+        0,
+        "keep the parameters at the end of every so many epochs, for paths; 0: never",
+        at_least(0),
+        identity=False,
     )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,6 +35,7 @@ class Task(NamedTuple):
     maximize: bool = True
     outputs: Callable | None = None  # (params, stats, batch) -> (n, C), as in evaluation
     criterion: Callable | None = None  # (outputs, batch) -> (n,), what is trained: for curvature
+    activations: Callable | None = None  # (params, stats, batch) -> (inputs of ReLUs, features)
 
 
 def supervised(model, loss, example, normalize=lambda x: x, train_loss=None):
@@ -69,6 +71,22 @@ def predictor(model, normalize=lambda x: x):
         return z.astype(jnp.promote_types(z.dtype, jnp.float32))
 
     return outputs
+
+
+def watcher(model, normalize=lambda x: x):
+    """``activations`` of a ``Task``, from a module that sows ``units`` and ``features``."""
+
+    def activations(params, stats, batch):
+        x, wanted = normalize(batch["x"]), ["intermediates"]
+        variables = {"params": params, **stats}
+        _, seen = model.apply(variables, x, train=False, mutable=wanted)
+        sown, _ = jax.tree_util.tree_flatten_with_path(seen["intermediates"])
+        named = {jax.tree_util.keystr(path): values for path, values in sown}
+        units = {name: values for name, values in named.items() if "units" in name}
+        (features,) = (values for name, values in named.items() if "features" in name)
+        return units, features
+
+    return activations
 
 
 def build(config: Config) -> Task:
@@ -112,6 +130,7 @@ def build(config: Config) -> Task:
         maximize=classes,
         outputs=predictor(model, d.normalize),
         criterion=losses.criterion(config.loss, config.label_smoothing),
+        activations=watcher(model, d.normalize),
     )
 
 

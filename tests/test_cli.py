@@ -115,6 +115,13 @@ def test_old_config_files_with_lists_are_accepted_and_overridden(tmp_path):
     assert json.loads((only(tmp_path / "b") / "config.json").read_text())["num_neurons"] == [3]
 
 
+@pytest.mark.parametrize("text", ["layers,path", "('layers', 'path')", " layers , path,"])
+def test_names_may_be_written_plainly(text, tmp_path):
+    words = ["main.py", *TINY, f"--workdir={tmp_path}"]
+    config, _ = cli.parse([*words, f"--config.flatness_measures={text}"])
+    assert config.flatness_measures == ("layers", "path")
+
+
 def test_a_config_file_may_take_an_argument(tmp_path):
     path = tmp_path / "with_argument.py"
     path.write_text(

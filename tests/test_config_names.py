@@ -38,6 +38,7 @@ def test_what_carries_a_run_out_is_no_part_of_its_name():
         "flatness_measures",
         "flatness_examples",
         "flatness_rho",
+        "snapshot_every",
     }
 
 

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 
 import curved
 from curved import criterion, losses, outputs, power
 from samscale import losses as own_losses
 from samscale.errors import Diverged
 from samscale.flatness import MEASURES, Point, ball, measured
-from samscale.flatness.measures import first_line, meaning
+from samscale.flatness.meanings import MEANING, meaning
+from samscale.flatness.measures import NEEDS, first_line, lacking
 
 KEY = jax.random.key(4)
 every = pytest.mark.parametrize("name", sorted(MEASURES))
@@ -19,9 +21,14 @@ every = pytest.mark.parametrize("name", sorted(MEASURES))
 
 def point(**changes):
     params, data = curved.point(jnp.float32)
-    return Point(losses, params, data, outputs, criterion, rho=0.1, batch_size=8)._replace(
-        **changes
-    )
+    here = Point(losses, params, data, outputs, criterion, rho=0.1, batch_size=8)
+    more = {"activations": Partial(activations), "before": jax.tree.map(jnp.zeros_like, params)}
+    return here._replace(**more, start=Partial(activations, params), **changes)
+
+
+def activations(params, batch):
+    hidden = batch["x"] @ params["w"] + params["b"][None]
+    return [hidden], jnp.tanh(hidden)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +56,20 @@ def test_numbers_are_finite_and_explained(name, found):
 @every
 def test_the_same_key_gives_the_same_numbers(name, found):
     assert measured(point(), KEY, [name]) == found[name]
+
+
+def test_every_number_of_the_list_is_measured(found):
+    told = {number.partition("/")[0] for numbers in found.values() for number in numbers}
+    assert {*MEANING} - told <= {"m_sharpness_16", "m_sharpness_128"}  # of 24 examples
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS))
+def test_what_a_point_lacks_is_said_and_left_out(name):
+    field, words = NEEDS[name]
+    without = point()._replace(**{field: None})
+    assert lacking(without, name) == words
+    assert not lacking(point(), name)
+    assert measured(without, KEY, [name]) == {}
 
 
 def test_names_are_never_used_twice(found):

@@ -66,7 +66,8 @@ def test_the_code_of_the_page_on_flatness_runs(capsys):
 
 
 def test_the_page_on_flatness_names_every_measure_and_number():
-    from samscale.flatness.measures import MEANING, MEASURES
+    from samscale.flatness.meanings import MEANING
+    from samscale.flatness.measures import MEASURES
 
     for name in MEASURES:
         assert f"| `{name}` |" in FLATNESS

@@ -30,8 +30,8 @@ def flatness(argv) -> int:
         from samscale.training import compiled, measured
 
         compiled.keep_programs()
-        config, task, state = measured.load(args.run)
-        point = measured.point(config, task, state, args.examples, args.seed)
+        config, state, point = measured.of_run(args.run, args.examples, args.seed)
+        _check_means(args, names, point)
     except ValueError as error:
         return fail(error, 2)
     except OSError as error:
@@ -59,6 +59,15 @@ def _checked(args):
     return names
 
 
+def _check_means(args, names, point):
+    """Raises ``ValueError`` for a measure that was asked for by name and cannot be taken."""
+    from samscale.flatness.measures import lacking
+
+    for name in names if args.measure else ():
+        if words := lacking(point, name):
+            raise ValueError(f"measure={name!r}: {words}")
+
+
 def _measure(args, names, point, step, about):
     import jax
     from rich.console import Console
@@ -73,7 +82,7 @@ def _measure(args, names, point, step, about):
     row = {"step": step, "examples": n, "seed": args.seed, "rho": point.rho}
     row = _earlier(path, row)
     with screen.status("") as status:
-        for name in names:
+        for name in (name for name in names if not measures.lacking(point, name)):
             status.update(f"measuring {name}: {measures.first_line(name)}")
             found[name] = measures.measured(point, key, [name])
             row |= found[name]
@@ -87,6 +96,9 @@ def _measure(args, names, point, step, about):
         f"measured on {n:,} examples, rho = {point.rho:g}"
     )
     _show(title, found, measures)
+    for name in names:
+        if words := measures.lacking(point, name):
+            print(f"Not measured: {name}; {words}")
     print(f"Written to {path}")
 
 
@@ -103,6 +115,8 @@ def _show(title, found, measures):
     from rich.console import Console
     from rich.table import Table
 
+    from samscale.flatness.meanings import meaning
+
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name, justify in (("", "left"), ("value", "right"), ("±", "right"), ("what it is", "left")):
         table.add_column(name, justify=justify)
@@ -112,7 +126,7 @@ def _show(title, found, measures):
             if not name.endswith(("_se", "_residual")):
                 error = numbers.get(f"{name}_se", numbers.get(f"{name}_residual"))
                 known = "" if error is None else f"{error:.2g}"
-                table.add_row(f"  {name}", f"{value:.5g}", known, measures.meaning(name))
+                table.add_row(f"  {name}", f"{value:.5g}", known, meaning(name))
         table.add_section()
     Console(width=None if Console().is_terminal else 150).print(table)
 

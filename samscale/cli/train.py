@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import pathlib
+import re
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -40,7 +41,7 @@ def parse(argv) -> tuple[Config, str]:
     argv, path = _take_config(list(argv))
     if path is None:
         raise ValueError("config: must be a config file, as in --config=configs/mnist_mlp.py")
-    argv = _last_of_each_knob(argv)
+    argv = [_quoted(word) for word in _last_of_each_knob(argv)]
     config = load_config(path)
     values = _parse_flags(argv, config)
     if not values.workdir:
@@ -113,6 +114,17 @@ def _last_of_each_knob(argv):
             last[name] = i
     skip = lambda i, word: last.get(word.partition("=")[0].lstrip("-"), i) != i and "=" in word
     return [word for i, word in enumerate(argv) if not skip(i, word)]
+
+
+def _quoted(word):
+    """Names may be written plainly: ``a,b`` for ``('a', 'b')``, as the flag library wants it."""
+    flag, equals, text = word.partition("=")
+    field = Config.__dataclass_fields__.get(flag.lstrip("-").removeprefix("config."))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not equals or field is None or field.type != tuple[str, ...]:
+        return word
+    plain = all(re.fullmatch(r"[\w./-]+", name) for name in names)
+    return f"{flag}{equals}{tuple(names)!r}" if plain else word
 
 
 def _take_config(argv):

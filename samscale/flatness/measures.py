@@ -1,7 +1,7 @@
 r"""All flatness numbers of one point, by name: what ``samscale flatness`` prints and runs record.
 
 A measure is a function ``(point, key) -> {name: number}``; a standard error is named ``NAME_se``.
-``MEANING`` has a line for every number.
+``meanings`` has a line for every number, ``NEEDS`` what a point may lack.
 """
 
 import math
@@ -14,7 +14,16 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from samscale.errors import Diverged
-from samscale.flatness import ball, estimates, noise, operators, output_space, stability
+from samscale.flatness import (
+    ball,
+    estimates,
+    features,
+    noise,
+    operators,
+    output_space,
+    path,
+    stability,
+)
 from samscale.flatness.krylov import eigenpairs
 
 GROUPS = (1, 16, 128)  # examples that m-sharpness lets ascend together
@@ -29,6 +38,9 @@ class Point(NamedTuple):
     outputs: Callable | None = None  # (params, batch) -> (n, C)
     criterion: Callable | None = None  # (outputs, batch) -> (n,): losses = criterion of outputs
     mask: Any = None  # like params or of scalars: 0 where weights are pruned, 1 elsewhere
+    activations: Callable | None = None  # (params, batch) -> (units, features); see ``features``
+    start: Callable | None = None  # batch -> the same at initialization
+    before: Any = None  # parameters an epoch ago
     rho: float = 0.05  # of the ascents that are measured, in the unit of weights
     batch_size: int = 1
 
@@ -41,12 +53,9 @@ def curvature(point: Point, key) -> dict[str, float]:
     low = eigenpairs(h, second, 1, "smallest", tolerance=5e-2, max_products=60)
     seen = estimates.probed(h, third, probes=30)
     squared = seen.frobenius_squared.value
-    values = {f"lambda_{i + 1}": float(value) for i, value in enumerate(top.values)}
     return {
-        **values,
-        "lambda_1_residual": float(top.residuals[0]),
-        "lambda_min": float(low.values[0]),
-        "lambda_min_residual": float(low.residuals[0]),
+        **_eigenvalues(top, *(f"lambda_{i + 1}" for i in range(len(top.values)))),
+        **_eigenvalues(low, "lambda_min"),
         **_with_error("trace", seen.trace),
         "frobenius": math.sqrt(squared),
         "frobenius_se": seen.frobenius_squared.error / (2 * math.sqrt(squared)) if squared else 0.0,
@@ -61,7 +70,7 @@ def layers(point: Point, key) -> dict[str, float]:
     for i, (name, mask) in enumerate(operators.of_layers(point.params).items()):
         op = operators.scaled(h, mask)
         top = eigenpairs(op, jax.random.fold_in(key, i), 1, tolerance=1e-2, max_products=60)
-        found[f"lambda_1/{name}"] = float(top.values[0])
+        found |= _eigenvalues(top, f"lambda_1/{name}")
     return found
 
 
@@ -81,19 +90,19 @@ def sharpness(point: Point, key) -> dict[str, float]:
         found |= _with_error(f"m_sharpness_{m}", rise)
     d = jnp.abs(ravel_pytree(point.params)[0])
     scaled = operators.scaled(operators.hessian(*at), d)
-    found["adaptive_lambda_1"] = eigenpairs(scaled, second, tolerance=1e-2).values[0]
-    return found
+    return found | _eigenvalues(eigenpairs(scaled, second, tolerance=1e-2), "adaptive_lambda_1")
 
 
 def linear_stability(point: Point, key) -> dict[str, float]:
     """Sharpness, non-uniformity and the largest stable rates, by Gauss-Newton where outputs are."""
     keys = jax.random.split(key, 8)
     moment = _moments(point)
-    a = float(eigenpairs(moment(0, 1), keys[0], tolerance=1e-3).values[0])
-    found = {"a": a}
+    found = _eigenvalues(eigenpairs(moment(0, 1), keys[0], tolerance=1e-3), "a")
     for k in (2, 3, 4):
         op = moment(*(0,) * k, 1) - moment(0, 1) ** k
-        found[f"s{k}"] = stability.spread(op, keys[k], k).value
+        seen = stability.spread(op, keys[k], k)
+        slope = k * seen.value ** (k - 1)  # of the power that the residual is an error of
+        found |= {f"s{k}": seen.value, f"s{k}_residual": seen.residual / slope if slope else 0.0}
     for name, rho in (("sgd", 0.0), ("sam", point.rho)):
         rate = stability.largest_stable_rate(
             moment(0, 1, rho), moment(0, 0, 1, 2 * rho, rho**2), keys[5], tolerance=1e-2
@@ -119,6 +128,21 @@ def density(point: Point, key) -> dict[str, float]:
     }
 
 
+def way(point: Point, key) -> dict[str, float]:
+    """Smoothness and PL constant along the last epoch's way: eleven gradients."""
+    del key
+    found = path.along(point.losses, point.before, point.params, point.data)
+    return {"beta_hat": found.smoothness, "alpha_hat": found.pl}
+
+
+def of_features(point: Point, key) -> dict[str, float]:
+    """Units that changed sides since initialization, and the rank of what the last layer sees."""
+    del key
+    return features.compared(
+        *_activations(point.activations, point.start, point.params, point.data)
+    )
+
+
 MEASURES: dict[str, Callable] = {
     "curvature": curvature,
     "sharpness": sharpness,
@@ -126,45 +150,13 @@ MEASURES: dict[str, Callable] = {
     "noise": gradient_noise,
     "layers": layers,
     "density": density,
+    "features": of_features,
+    "path": way,
 }
-
-
-MEANING = {
-    "lambda_1": "largest eigenvalue of the Hessian; ±: some eigenvalue is as near as that",
-    "lambda_2": "the next one",
-    "lambda_3": "the one after",
-    "lambda_min": "smallest eigenvalue; negative: a way down",
-    "trace": "sum of all eigenvalues",
-    "frobenius": "root of the sum of their squares",
-    "effective_rank": "trace^2 / frobenius^2: how many eigenvalues matter",
-    "sam_gap": "rise of the loss at SAM's step of length rho",
-    "worst_case": "largest rise found within rho",
-    "average_case": "mean rise in random directions of length rho",
-    "adaptive_lambda_1": "largest eigenvalue in units of each weight; no rescaling changes it",
-    "m_sharpness_1": "mean rise of single examples at a SAM step of their own",
-    "m_sharpness_16": "the same of groups of 16",
-    "m_sharpness_128": "the same of groups of 128",
-    "a": "largest eigenvalue of the mean Gauss-Newton matrix (Hessian, for tasks without outputs)",
-    "s2": "non-uniformity: how unlike each other examples bend the loss",
-    "s3": "the same by third moments",
-    "s4": "the same by fourth moments",
-    "largest_stable_rate_sgd": "rate up to which linearized SGD, batch 1, stays at such a minimum",
-    "largest_stable_rate_sam": "the same for unnormalized SAM at rho",
-    "noise_trace": "mean squared distance of an example's gradient from the mean",
-    "noise_frobenius": "Frobenius norm of the gradients' covariance",
-    "noise_curvature": "trace of covariance times Hessian",
-    "alignment": "cosine of covariance and Hessian",
-    "batch_sharpness": "curvature along gradients of batches; plain SGD drives it to 2 / rate",
-    "negative_share": "share of eigenvalues below -0.001 of the largest",
-    "trace_cubed": "sum of cubed eigenvalues",
-    "trace_fourth": "sum of their fourth powers",
+NEEDS = {  # field of a point -> why it may be missing
+    "features": ("activations", "the task must tell its activations"),
+    "path": ("before", "the parameters of an epoch ago must be kept, as --config.snapshot_every=1"),
 }
-
-
-def meaning(name: str) -> str:
-    """A line for a number."""
-    first, _, layer = name.partition("/")
-    return f"that of the block of {layer} alone" if layer else MEANING[first]
 
 
 def first_line(name: str) -> str:
@@ -172,15 +164,21 @@ def first_line(name: str) -> str:
     return MEASURES[name].__doc__.splitlines()[0]
 
 
+def lacking(point: Point, name: str) -> str:
+    """What keeps a measure from this point, in words; empty where nothing does."""
+    field, words = NEEDS.get(name, ("params", ""))
+    return words if getattr(point, field) is None else ""
+
+
 def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
-    """All numbers of these measures; a largest stable rate that is infinite is left out.
+    """All numbers of these measures; without what is infinite, and measures the point lacks.
 
     Raises ``Diverged`` where the loss is not finite, of any example.
     """
     if not np.isfinite(_losses(operators.pure(point.losses), point.params, point.data)).all():
         raise Diverged("the loss of some example is not finite: there is nothing to measure")
     found: dict[str, float] = {}
-    for name in names:
+    for name in (name for name in names if not lacking(point, name)):
         found |= MEASURES[name](point, jax.random.fold_in(key, list(MEASURES).index(name)))
     return {name: float(value) for name, value in found.items() if not math.isinf(value)}
 
@@ -188,6 +186,18 @@ def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
 @jax.jit
 def _losses(losses, params, data):
     return losses(params, data)
+
+
+@jax.jit
+def _activations(activations, start, params, data):
+    return activations(params, data), start(data)
+
+
+def _eigenvalues(pairs, *names):
+    """With residuals: some eigenvalue of the operator is as near as that."""
+    found = dict(zip(names, map(float, pairs.values), strict=True))
+    errors = zip(names, map(float, pairs.residuals), strict=True)
+    return found | {f"{name}_residual": error for name, error in errors}
 
 
 def _with_error(name, estimate):

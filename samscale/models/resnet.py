@@ -1,6 +1,7 @@
 """Residual networks whose ``num_filters`` is the knob of the CIFAR and ImageNet experiments.
 
 Names and shapes of parameters are those of the released program, which had them from Flax.
+Sown: ``units``, what ReLUs are given, and ``features``, what the head is.
 """
 
 from functools import partial
@@ -24,10 +25,10 @@ class ResNetBlock(nn.Module):
     def __call__(self, x):
         conv = partial(self.conv, padding=((1, 1), (1, 1)))
         y = conv(self.filters, (3, 3), self.strides)(x)
-        y = nn.relu(self.norm()(y))
+        y = _relu(self, self.norm()(y))
         y = conv(self.filters, (3, 3))(y)
         y = self.norm()(y)
-        return nn.relu(_shortcut(self, x, y) + y)
+        return _relu(self, _shortcut(self, x, y) + y)
 
 
 class BottleneckResNetBlock(nn.Module):
@@ -40,11 +41,16 @@ class BottleneckResNetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        y = nn.relu(self.norm()(self.conv(self.filters, (1, 1))(x)))
-        y = nn.relu(self.norm()(self.conv(self.filters, (3, 3), self.strides)(y)))
+        y = _relu(self, self.norm()(self.conv(self.filters, (1, 1))(x)))
+        y = _relu(self, self.norm()(self.conv(self.filters, (3, 3), self.strides)(y)))
         y = self.conv(4 * self.filters, (1, 1))(y)
         y = self.norm(scale_init=nn.initializers.zeros_init())(y)
-        return nn.relu(_shortcut(self, x, y) + y)
+        return _relu(self, _shortcut(self, x, y) + y)
+
+
+def _relu(module, x):
+    module.sow("intermediates", "units", x)
+    return nn.relu(x)
 
 
 def _shortcut(block, x, y):
@@ -82,14 +88,16 @@ class ResNet(nn.Module):
         )
         kernel, strides, pad = ((3, 3), 1, (1, 1)) if self.small_images else ((7, 7), 2, (3, 3))
         x = conv(self.num_filters, kernel, strides, padding=(pad, pad), name="conv_init")(x)
-        x = nn.relu(norm(name="bn_init")(x))
+        x = _relu(self, norm(name="bn_init")(x))
         if not self.small_images:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         for stage, blocks in enumerate(self.num_blocks):
             for i in range(blocks):
                 strides = 2 if stage > 0 and i == 0 else 1
                 x = self.block(self.num_filters * 2**stage, strides, conv, norm)(x)
-        return nn.Dense(self.num_outputs, dtype=self.dtype)(x.mean((1, 2)))
+        x = x.mean((1, 2))
+        self.sow("intermediates", "features", x)
+        return nn.Dense(self.num_outputs, dtype=self.dtype)(x)
 
 
 ResNet18 = partial(ResNet, num_blocks=(2, 2, 2, 2), block=ResNetBlock, small_images=True)

@@ -14,7 +14,7 @@ from samscale import keys, pruning, tasks
 from samscale.config import Config, choose, from_mapping
 from samscale.flatness.measures import MEASURES, Point, measured
 from samscale.tasks import Task
-from samscale.training import checkpoint, program
+from samscale.training import checkpoint, program, snapshots
 from samscale.training.step import Knobs, State
 
 
@@ -36,6 +36,15 @@ def load(folder) -> tuple[Config, Task, State]:
     return config, task, checkpoint.restore_state(folder, like)
 
 
+def of_run(folder, examples: int = 1000, seed: int = 0) -> tuple[Config, State, Point]:
+    """What ``load`` gives, as a point. Raises as ``load`` does."""
+    config, task, state = load(folder)
+    per_epoch = len(next(iter(task.train.values()))) // config.batch_size
+    epoch = -(-int(state.step) // per_epoch)
+    here = point(config, task, state, examples, seed)
+    return config, state, here._replace(before=before(folder, epoch, state))
+
+
 def _config(path) -> Config:
     try:
         return from_mapping(dict(json.loads(path.read_bytes()))).validate()
@@ -49,14 +58,23 @@ def check(config: Config) -> None:
         choose("flatness_measures", name, MEASURES)
 
 
-def at_epoch(config: Config, task: Task, state: State, epoch: int, last: bool) -> dict[str, float]:
+def at_epoch(
+    folder, config: Config, task: Task, state: State, epoch: int, last: bool
+) -> dict[str, float]:
     """What is due at the end of an epoch, as ``flatness_NAME``; often nothing."""
     every = config.flatness_every
     if not every or (epoch % every and not last):
         return {}
     here = point(config, task, state, config.flatness_examples)
+    here = here._replace(before=before(folder, epoch, state))
     found = measured(here, keys.address(0, keys.MEASURE, 1), config.flatness_measures)
     return {f"flatness_{name}": value for name, value in found.items()}
+
+
+def before(folder, epoch: int, state: State):
+    """The parameters at the end of the epoch before this one; None where they were not kept."""
+    found = snapshots.load(folder, epoch - 1, state.params)
+    return None if found is None else pruning.apply(state.mask, found)
 
 
 def point(config: Config, task: Task, state: State, examples: int = 1000, seed: int = 0) -> Point:
@@ -77,6 +95,11 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         losses = Partial(_Criterion(task.outputs, criterion), state.stats, state.mask)
     else:
         losses = Partial(_Losses(task.loss), state.stats, state.mask, share)
+    activations = start = None
+    if task.activations:
+        activations = Partial(_Outputs(task.activations), state.stats, state.mask)
+        params, stats = program.initial(config, task, config.seed)
+        start = Partial(_Outputs(task.activations), stats, state.mask, params)
     return Point(
         losses,
         state.params,
@@ -84,6 +107,8 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         outputs,
         criterion,
         state.mask,
+        activations,
+        start,
         rho=config.flatness_rho,
         batch_size=min(config.batch_size, len(next(iter(data.values())))),
     )

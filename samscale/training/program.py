@@ -25,6 +25,11 @@ class Program(NamedTuple):
     advance: Callable  # (state, examples, order, first, count, knobs) -> (State, infos)
     evaluate: Callable  # (params, stats, batches) -> sums
 
+    @property
+    def num_epochs(self) -> int:
+        """The last, which may be a part, counted as one."""
+        return -(-self.num_steps // self.steps_per_epoch)
+
 
 def build(config: Config, task: Task) -> Program:
     """Raises ``ValueError``, naming field and value, where the config does not fit the task."""
@@ -64,9 +69,7 @@ def build(config: Config, task: Task) -> Program:
     )
 
     def init(knobs, examples, order):
-        params, stats = task.init(keys.address(knobs.seed, keys.INIT))
-        if config.init_scale != 1:
-            params = _scaled(params, config.init_scale)
+        params, stats = initial(config, task, knobs.seed)
         mask = _mask(config, task, params, stats, knobs, examples, order)
         params = pruning.apply(mask, params)
         opt_state = make_optimizer(knobs).init(params)
@@ -110,6 +113,14 @@ def _check_normalization(config: Config, task: Task):
             sharpness.presets.ascents.normalization(params)
         except ValueError as error:
             raise ValueError(f"optimizer='sam_on': {error}") from error
+
+
+def initial(config: Config, task: Task, seed):
+    """``(params, stats)`` that a run begins with, before it is pruned."""
+    params, stats = task.init(keys.address(seed, keys.INIT))
+    if config.init_scale != 1:
+        params = _scaled(params, config.init_scale)
+    return params, stats
 
 
 def _scaled(params, factor):

@@ -12,7 +12,7 @@ import jax
 
 from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
-from samscale.training import checkpoint, folder, measured, progress, signals, track
+from samscale.training import checkpoint, folder, measured, progress, signals, snapshots, track
 from samscale.training.compiled import Compiled, compiled
 from samscale.training.lane import Lane
 from samscale.training.record import read
@@ -110,7 +110,9 @@ class _Loop:
         self.last_save = time.perf_counter()
         self.save_cost = 0.0
         self.chunk = 1  # grows until it takes a second
-        if self.step:
+        if not self.step:
+            self._each(lambda i, lane: self._snapshot(lane, 0, self.machine.row(self.state, i)))
+        else:
             view.say(f"going on from step {self.step}")
 
     def to_the_end(self) -> None:
@@ -189,11 +191,16 @@ class _Loop:
         def report(i, lane):
             state, epoch = self.machine.row(self.state, i), -(-self.step // per_epoch)
             last = self.step == self.machine.program.num_steps
-            flat = measured.at_epoch(lane.config, lane.task, state, epoch, last)
+            flat = measured.at_epoch(lane.path, lane.config, lane.task, state, epoch, last)
             row = lane.report_epoch(per_epoch, self.machine.row(totals, i), flat)
+            self._snapshot(lane, epoch, state)
             self.view.update(self.step, row)
 
         self._each(report)
+
+    def _snapshot(self, lane, epoch, state):
+        if snapshots.due(lane.config, epoch, self.machine.program.num_epochs):
+            snapshots.save(lane.path, epoch, state.params)
 
     def _save(self, now=False):
         """Every ``checkpoint_seconds``, if that takes no more than 5 % of the time; 0: always."""

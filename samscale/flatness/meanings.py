@@ -1,0 +1,44 @@
+"""A line for every number that ``measures`` gives."""
+
+MEANING = {
+    "lambda_1": "largest eigenvalue of the Hessian; ± of eigenvalues: one is as near as that",
+    "lambda_2": "the next one",
+    "lambda_3": "the one after",
+    "lambda_min": "smallest eigenvalue; negative: a way down",
+    "trace": "sum of all eigenvalues",
+    "frobenius": "root of the sum of their squares",
+    "effective_rank": "trace^2 / frobenius^2: how many eigenvalues matter",
+    "sam_gap": "rise of the loss at SAM's step of length rho",
+    "worst_case": "largest rise found within rho",
+    "average_case": "mean rise in random directions of length rho",
+    "adaptive_lambda_1": "largest eigenvalue in units of each weight; no rescaling changes it",
+    "m_sharpness_1": "mean rise of single examples at a SAM step of their own",
+    "m_sharpness_16": "the same of groups of 16",
+    "m_sharpness_128": "the same of groups of 128",
+    "a": "largest eigenvalue of the mean Gauss-Newton matrix (Hessian, for tasks without outputs)",
+    "s2": "non-uniformity: how unlike each other examples bend the loss",
+    "s3": "the same by third moments",
+    "s4": "the same by fourth moments",
+    "largest_stable_rate_sgd": "rate up to which linearized SGD, batch 1, stays at such a minimum",
+    "largest_stable_rate_sam": "the same for unnormalized SAM at rho",
+    "noise_trace": "mean squared distance of an example's gradient from the mean",
+    "noise_frobenius": "Frobenius norm of the gradients' covariance",
+    "noise_curvature": "trace of covariance times Hessian",
+    "alignment": "cosine of covariance and Hessian",
+    "batch_sharpness": "curvature along gradients of batches; plain SGD drives it to 2 / rate",
+    "negative_share": "share of eigenvalues below -0.001 of the largest",
+    "trace_cubed": "sum of cubed eigenvalues",
+    "trace_fourth": "sum of their fourth powers",
+    "activation_stability": "share of ReLUs on or off as at initialization; near 1: linearized",
+    "active_share": "share of ReLUs that are on",
+    "feature_rank": "how many directions the last layer's inputs span, weighed by their entropy",
+    "feature_components": "principal components that hold 99 % of their variance",
+    "beta_hat": "largest change of the gradient for a unit of way, along the last epoch's step",
+    "alpha_hat": "least squared gradient for a unit of loss, along the same",
+}
+
+
+def meaning(name: str) -> str:
+    """A line for a number."""
+    first, _, layer = name.partition("/")
+    return f"that of the block of {layer} alone" if layer else MEANING[first]
