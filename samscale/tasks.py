@@ -147,17 +147,26 @@ def _check_fit(config: Config, images: bool, classes: bool):
             )
 
 
-def _of_the_user(config: Config) -> Task:
-    module, _, function = config.task.partition(":")
-    law = f"task={config.task!r}: must be module:function, returning a samscale.tasks.Task"
+def named(law: str, text: str) -> Callable:
+    """The function that ``module:function`` names, as seen from where the command is run.
+
+    Raises ``ValueError``, which begins with ``law``, where there is none.
+    """
+    module, _, function = text.partition(":")
     if "" not in sys.path:
-        sys.path.insert(0, "")  # where the command is run
+        sys.path.insert(0, "")
     try:
-        make = getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         raise ValueError(f"{law} ({error})") from error
-    if not callable(make):
-        raise ValueError(f"{law}, not {type(make).__name__}")
+    if not callable(found):
+        raise ValueError(f"{law}, not {type(found).__name__}")
+    return found
+
+
+def _of_the_user(config: Config) -> Task:
+    law = f"task={config.task!r}: must be module:function, returning a samscale.tasks.Task"
+    make = named(law, config.task)
     try:
         task = make(_Unswept(config))
     except Exception as error:  # of the user's code: whatever it is, in one sentence

@@ -4,6 +4,7 @@ import sys
 
 from samscale import __version__
 from samscale.cli.flatness import flatness
+from samscale.cli.landscape import landscape
 from samscale.cli.studies import figure, report, results, status, study
 from samscale.cli.train import load_config, parse, train
 
@@ -24,7 +25,7 @@ def doctor(argv) -> int:
 
 COMMANDS = {
     command.__name__: command
-    for command in (train, study, status, results, report, figure, flatness, doctor)
+    for command in (train, study, status, results, report, figure, flatness, landscape, doctor)
 }
 
 
@@ -37,6 +38,6 @@ def main(argv=None) -> int:
         print(f"samscale {__version__}")
         return 0
     asked = len(argv) > 1 and argv[1] in ("-h", "--help", "help")
-    lines = [f"  samscale {name:9}{f.__doc__.splitlines()[0]}" for name, f in COMMANDS.items()]
+    lines = [f"  samscale {name:10}{f.__doc__.splitlines()[0]}" for name, f in COMMANDS.items()]
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2

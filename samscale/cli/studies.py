@@ -173,10 +173,11 @@ def _run(chosen, name, args, execute, command):
 
 def _ready(chosen):
     """Builds the first cell: data that are absent are found so before anything is written."""
-    from samscale.study import cells
+    from samscale.study import cells, pictures
     from samscale.training import compiled, run
 
     compiled.keep_programs()
+    pictures.check(chosen)
     run.ready(cells(chosen)[0].config)
 
 

@@ -79,7 +79,8 @@ class Study:
     The first scientific axis that is not ``method`` is the abscissa's; further ones are panels.
     ``x``: the abscissa's number, ``num_params`` or a knob. ``select`` chooses nuisance values,
     ``value`` is reported. ``paper``: what ``published`` gives, with a ``source``; in a study of
-    several panels, one for each ("pruner=snip") beside the ``source``.
+    several panels, one for each ("pruner=snip") beside the ``source``. ``pictures``: functions of
+    the user's, each as module:function, that draw sections of the report; see ``pictures``.
     """
 
     question: str
@@ -91,6 +92,7 @@ class Study:
     value: str = ""  # empty: test_METRIC of the last epoch
     select: str = ""  # empty: validation_METRIC of the last epoch
     paper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
 
     def role(self, role: str) -> tuple[Axis, ...]:
         return tuple(axis for axis in self.axes if axis.role == role)

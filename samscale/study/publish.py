@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from samscale.study import report, results, store
+from samscale.study import pictures, report, results, store
 from samscale.study.analysis import Analysis, Design, analyse
 from samscale.study.grid import FIXED, NUISANCE, Study
 from samscale.study.report import frames
@@ -41,8 +41,11 @@ def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
     found = find(workdir, name)
     place = store.place(workdir, name)
     study = frames.Study(found.cells, found.analysis, found.design, found.info)
-    curves = results.curves(frames.at_chosen(study), workdir)
-    report.build(found.cells, curves, found.analysis, found.design, found.info, place)
+    runs = frames.at_chosen(study)
+    curves = results.curves(runs, workdir)
+    own, warnings = pictures.drawn(found.study, runs, workdir)
+    info = found.info | {"pictures": own, "warnings": warnings}
+    report.build(found.cells, curves, found.analysis, found.design, info, place)
     return found, place / "report.html"
 
 

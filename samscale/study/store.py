@@ -46,6 +46,7 @@ def load(workdir, name: str) -> tuple[Study, dict[str, Any]]:
     content["axes"] = tuple(
         Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"]
     )
+    content["pictures"] = tuple(content.get("pictures", ()))
     return Study(**content), noted
 
 

@@ -69,6 +69,13 @@ def on_paper(spec) -> str:
     return svg
 
 
+def as_drawn(spec) -> str:
+    """A picture of a study's own: at the size that it was given."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(json.dumps(spec))
+
+
 def convert(svg, suffix) -> bytes:
     """The bytes of an SVG, a PNG of 300 dots per inch, or a PDF, all ``POINT * WIDTH`` wide."""
     import vl_convert

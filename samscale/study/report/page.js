@@ -17,6 +17,7 @@ const config = {
 };
 
 function sized(spec, room) {
+  if (spec.usermeta?.own) return spec;
   if (!spec.spec) return { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } };
   const { facets } = spec.usermeta;
   const columns = room < 560 ? 1 : facets % 2 && room > 760 ? 3 : 2;
@@ -44,7 +45,7 @@ addEventListener("resize", () => {
   if (innerWidth === width) return; // phones resize their height while scrolling
   width = innerWidth;
   clearTimeout(timer);
-  timer = setTimeout(() => drawAll((spec) => spec.spec), 200); // the others follow by themselves
+  timer = setTimeout(() => drawAll((spec) => spec.spec && !spec.usermeta?.own), 200); // the others follow by themselves
 });
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll(".warnings details")) details.open = true;

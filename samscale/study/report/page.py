@@ -28,7 +28,8 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
       cells: a row per run. ``results.csv`` holds them as they are.
       curves: a row per run and epoch: run_id, epoch and metrics.
       analysis: what ``analyse(cells, design)`` returned.
-      study_info: name, question, commands, environment, base, axes, warnings, and published
+      study_info: name, question, commands, environment, base, axes, warnings, pictures of the
+        study's own, and published
         results: ``paper = {"gain" or a method: [(x, mean, sem), ...], "source": str}``, in the
         unit of ``value``. A study of several panels gives one such dictionary per panel.
 
@@ -39,12 +40,16 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
     out_dir = pathlib.Path(out_dir)
     (out_dir / "figures").mkdir(parents=True, exist_ok=True)
     specs = {kind: draw(study) for kind, draw in figures.KINDS.items()}
-    for kind, spec in specs.items():
-        svg = figures.on_paper(spec) if spec else None
+    own = {name: picture.chart.to_dict() for name, picture in _own(study)}
+    for kind, spec in (specs | own).items():
+        svg = None
+        if spec:
+            svg = figures.as_drawn(spec) if kind in own else figures.on_paper(spec)
         for suffix in figures.FORMATS if svg else ():
             path = out_dir / "figures" / f"{kind}.{suffix}"
             write_atomically(path, figures.convert(svg, suffix))
     write_atomically(out_dir / "results.csv", cells.to_csv(index=False).encode())
+    specs |= {name: spec | {"usermeta": {"own": True}} for name, spec in own.items()}
     specs |= {"training": charts.training(study, curves), "cost": charts.cost(study)}
     specs |= {"efficiency": charts.efficiency(study), "flatness": charts.flatness(study)}
     write_atomically(out_dir / "report.html", _page(study, specs).encode())
@@ -69,6 +74,11 @@ def _page(study, specs):
         vega=vega.script(),
         data=text,
     )
+
+
+def _own(study):
+    """Names and pictures of the study's own."""
+    return [(f"picture-{i + 1}", own) for i, own in enumerate(study.info.get("pictures", ()))]
 
 
 def _sections(study, specs):
@@ -105,6 +115,8 @@ def _sections(study, specs):
         "Means over seeds at the chosen values; pick a size and a method.",
         "training",
     )
+    for name, picture in _own(study):
+        yield Section(picture.title, picture.note, name)
     yield Section("Flatness at the end of training", small.strip(), "flatness")
     yield Section(
         "What does it cost?",
@@ -123,21 +135,22 @@ def _sections(study, specs):
 def _section(section, study, specs):
     if section.chart not in specs:
         return ""
+    saved = {*figures.KINDS, *dict(_own(study))}
     links = "".join(
         f' <a href="figures/{section.chart}.{suffix}">{suffix.upper()}</a>'
-        for suffix in (figures.FORMATS if section.chart in figures.KINDS else ())
+        for suffix in (figures.FORMATS if section.chart in saved else ())
     )
-    saved = f'<p class="note">For a paper:{links}</p>' if links else ""
+    paper = f'<p class="note">For a paper:{links}</p>' if links else ""
     return (
         f'<section id="{section.chart}-section"><h2>{html.escape(section.title)}</h2>'
         f'<p class="note">{html.escape(section.note + _published(study, specs[section.chart]))}</p>'
         f'<div class="chart" id="{section.chart}"></div>'
-        f"{saved}{''.join(section.tables)}</section>"
+        f"{paper}{''.join(section.tables)}</section>"
     )
 
 
 def _published(study, spec):
-    shown = any(row.get("part") == "paper" for row in spec["datasets"]["rows"])
+    shown = any(row.get("part") == "paper" for row in spec["datasets"].get("rows", ()))
     source = (study.info.get("paper") or {}).get("source", "")
     return f" Dotted: published results{f' ({source})' if source else ''}." if shown else ""
 

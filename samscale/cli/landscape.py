@@ -1,0 +1,94 @@
+"""``samscale landscape``: the loss around a run, or between runs, as a picture."""
+
+import argparse
+import pathlib
+
+from samscale.cli.words import fail, guarded, words
+
+FORMATS = ("svg", "png", "pdf")
+PRINCIPAL = ("first principal direction", "second")
+
+
+def landscape(argv) -> int:
+    """The loss around a run, or along and between several: RUN_FOLDER ... [--out=FILE] [--curve]"""
+    parser = argparse.ArgumentParser(
+        prog="samscale landscape", description=landscape.__doc__.splitlines()[0]
+    )
+    parser.add_argument("runs", metavar="RUN_FOLDER", nargs="+", help="as `samscale train` made it")
+    parser.add_argument("--out", metavar="FILE", help="default: landscape.svg in the first folder")
+    parser.add_argument(
+        "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"
+    )
+    parser.add_argument("--cells", type=int, default=31, help="points a side of the plane")
+    parser.add_argument("--reach", type=float, default=1.0, help="of a lone run's plane")
+    parser.add_argument("--seed", type=int, default=0, help="of examples, directions and probes")
+    parser.add_argument("--curve", action="store_true", help="train a Bezier curve between two")
+    args = parser.parse_args(argv[1:])
+    try:
+        out = _checked(args)
+        from samscale.study import landscape as pictures
+        from samscale.training import compiled
+
+        compiled.keep_programs()
+        walks = [pictures.walk(run, args.examples, args.seed) for run in args.runs]
+        return guarded(lambda: _draw(args, walks, out))
+    except ValueError as error:
+        return fail(error, 2)
+    except OSError as error:
+        return fail(words(error), 1)
+
+
+def _checked(args):
+    """Where the picture goes. Raises ``ValueError``, before anything is loaded."""
+    out = pathlib.Path(args.out or pathlib.Path(args.runs[0]) / "landscape.svg")
+    if out.suffix.removeprefix(".") not in FORMATS:
+        raise ValueError(f"out={str(out)!r}: the suffix must be one of {', '.join(FORMATS)}")
+    for name, least in (("examples", 0), ("cells", 2), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f"{name}={getattr(args, name)}: must be at least {least}")
+    if not args.reach > 0:
+        raise ValueError(f"reach={args.reach}: must be greater than 0")
+    if args.curve and len(args.runs) != 2:
+        raise ValueError(f"curve: takes two runs, not {len(args.runs)}")
+    return out
+
+
+def _draw(args, walks, out):
+    import altair as alt
+
+    from samscale.study.report.figures import as_drawn, convert
+    from samscale.training.files import write_atomically
+
+    charts, told = _alone(args, *walks) if len(walks) == 1 else _together(args, walks)
+    spec = alt.hconcat(*charts).resolve_scale(color="independent", stroke="independent")
+    svg = as_drawn(spec.to_dict())
+    write_atomically(out, convert(svg, out.suffix.removeprefix(".")))
+    print("\n".join([*told, f"Written to {out}"]))
+
+
+def _alone(args, walk):
+    from samscale.study import landscape as pictures
+
+    key = pictures.key(args.seed)
+    grid = pictures.around(walk.point, key, args.reach, args.cells)
+    spectrum = pictures.density(walk.point, key)
+    charts = [
+        pictures.plane_chart(grid, "Along two random directions, filters normalized"),
+        pictures.density_chart(spectrum, "Eigenvalues of the Hessian"),
+    ]
+    return charts, [walk.name]
+
+
+def _together(args, walks):
+    from samscale.study import landscape as pictures
+
+    grid, walked, share = pictures.trajectories(walks, args.cells)
+    title = f"The plane that holds {100 * share:.0f} % of the ways"
+    charts = [pictures.plane_chart(grid, title, walked, PRINCIPAL)]
+    told = []
+    if len(walks) == 2:
+        steps = 1000 if args.curve else 0
+        table, barriers = pictures.between(*walks, curve_steps=steps, key=pictures.key(args.seed))
+        charts.append(pictures.between_chart(table, "The loss between their ends"))
+        told = [f"barrier, {way}: {height:.4g}" for way, height in barriers.items()]
+    return charts, told

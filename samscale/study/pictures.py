@@ -1,0 +1,43 @@
+"""Pictures that a study draws of its own runs, as sections of its report.
+
+A picture is a function ``(runs, workdir) -> Picture | None``. ``runs``: the finished cells at their
+chosen nuisance values, a row each with ``run_id``, ``size``, ``x``, ``method``, ``seed`` and
+``panel``; None where there is nothing to draw yet.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from samscale import tasks
+from samscale.study.grid import Study
+
+
+class Picture(NamedTuple):
+    """A heading, a sentence that says what the chart shows, and an Altair chart."""
+
+    title: str
+    note: str
+    chart: Any
+
+
+def check(study: Study) -> None:
+    """Raises ``ValueError`` for a name that stands for no function."""
+    for name in study.pictures:
+        _function(name)
+
+
+def drawn(study: Study, runs, workdir) -> tuple[list[Picture], list[str]]:
+    """Pictures, and a warning for each that fails: a report is worth having without it."""
+    found, warnings = [], []
+    for name in study.pictures if len(runs) else ():
+        try:
+            found.append(_function(name)(runs, pathlib.Path(workdir)))
+        except Exception as error:  # of the user's code, whatever it is
+            words = " ".join(str(error).split())
+            warnings.append(f"The picture {name} was not drawn: {type(error).__name__}: {words}")
+    return [picture for picture in found if picture], warnings
+
+
+def _function(name):
+    law = f"pictures={name!r}: must be module:function, giving a samscale.study.pictures.Picture"
+    return tasks.named(law, name)

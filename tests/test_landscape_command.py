@@ -1,0 +1,140 @@
+"""``samscale landscape``: pictures of a run, and of the ways of several."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from runs import TINY, VIEW
+from samscale import cli
+from samscale.flatness import paths
+from samscale.study import landscape
+from samscale.training import run
+
+KEPT = dataclasses.replace(TINY, snapshot_every=1)
+
+
+def command(*words):
+    return cli.main(["samscale", "landscape", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Folders of SGD and SAM from one initialization, with all snapshots."""
+    workdir, folders = tmp_path_factory.mktemp("pair"), []
+    for name in ("sgd", "sam"):
+        config = dataclasses.replace(KEPT, optimizer=name)
+        run.train(config, workdir, VIEW())
+        folders.append(workdir / config.run_id)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def walks(pair):
+    return [landscape.walk(folder, examples=50) for folder in pair]
+
+
+def test_ways_begin_at_one_initialization_and_end_at_their_runs(walks):
+    first, second = walks
+    assert first.epochs == second.epochs == [0, 1, 2, 3]
+    jax.tree.map(np.testing.assert_array_equal, first.params[0], second.params[0])
+    jax.tree.map(np.testing.assert_array_equal, first.params[-1], first.point.params)
+
+
+def test_without_snapshots_a_way_is_its_two_ends(whole, pair):
+    found = landscape.walk(whole, examples=50)
+    assert found.epochs == [0, 3]
+    kept = landscape.walk(pair[1], examples=50)
+    for own, other in zip(found.params, (kept.params[0], kept.params[-1]), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, own, other)
+
+
+def test_the_plane_shows_the_loss_where_the_first_run_ends(walks):
+    grid, walked, share = landscape.trajectories(walks, cells=3)
+    ends = walked[walked["epoch"] == 3].set_index("run")
+    assert ends.loc[walks[0].name, ["x", "y"]].abs().max() < 1e-6
+    assert 0.5 < share <= 1
+    assert len(grid) == 9
+    for name in ("x", "y"):  # the ways lie within
+        assert grid[name].min() < walked[name].min() <= walked[name].max() < grid[name].max()
+    point = walks[0].point
+    here = float(point.losses(point.params, point.data).mean())
+    close = landscape.around(point, landscape.key(0), reach=1e-6, cells=3)
+    np.testing.assert_allclose(close["loss"], here, rtol=1e-4)
+
+
+def test_between_ends_the_straight_way_has_the_barrier_it_shows(walks):
+    table, barriers = landscape.between(*walks, points=5)
+    a, b = (w.params[-1] for w in walks)
+    point = walks[0].point
+    at = np.linspace(0, 1, 5)
+    wanted = paths.interpolation(point.losses, a, b, point.data, at)
+    straight = table[table["way"] == "straight"]
+    np.testing.assert_allclose(straight["loss"], wanted, rtol=1e-6)
+    assert barriers["straight"] == pytest.approx(
+        float(paths.barrier(point.losses, a, b, point.data, at))
+    )
+
+
+def test_a_way_to_ones_own_permutation_is_flat_once_units_are_matched(walks):
+    first = walks[0]
+    turned = paths.permuted(first.params[-1], [np.arange(8)[::-1]])
+    second = first._replace(params=[*first.params[:-1], turned])
+    table, barriers = landscape.between(first, second, points=5)
+    assert set(table["way"]) == {"straight", "straight, units matched"}
+    assert barriers["straight, units matched"] < 1e-5 < 1e-2 < barriers["straight"]
+
+
+def test_the_density_integrates_to_one(walks):
+    table = landscape.density(walks[0].point, landscape.key(0), steps=20, probes=1)
+    assert np.trapezoid(table["density"], table["eigenvalue"]) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_a_run_alone_is_a_picture_in_its_folder_or_where_it_is_wanted(pair, tmp_path, suffix):
+    out = tmp_path / f"alone.{suffix}"
+    assert command(pair[0], "--examples=50", "--cells=3", f"--out={out}") == 0
+    beginning = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    assert out.read_bytes().startswith(beginning)
+
+
+def test_two_runs_are_a_picture_with_barriers_in_words(pair, capsys):
+    assert command(*pair, "--examples=50", "--cells=3") == 0
+    shown = capsys.readouterr().out
+    assert "barrier, straight: " in shown
+    svg = (pair[0] / "landscape.svg").read_text()
+    assert all(folder.name in svg for folder in pair)
+
+
+def test_one_point_of_the_grid_is_one_rectangle():
+    grid = landscape._grid(np.arange(2.0), np.arange(3.0), np.arange(6.0))
+    pd.testing.assert_frame_equal(
+        grid[grid["loss"] == 4.0].reset_index(drop=True),
+        pd.DataFrame({"x": [1.0], "y": [1.0], "loss": [4.0]}),
+    )
+
+
+WRONG = {
+    "--out=a.gif": "out='a.gif': the suffix must be one of svg, png, pdf",
+    "--cells=1": "cells=1: must be at least 2",
+    "--examples=-1": "examples=-1: must be at least 0",
+    "--reach=0": "reach=0.0: must be greater than 0",
+    "--curve": "curve: takes two runs, not 1",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_input_costs_one_sentence(words, whole, capsys):
+    assert command(whole, words) == 2
+    assert capsys.readouterr().err == f"error: {WRONG[words]}\n"
+
+
+def test_no_run_and_another_network_are_refused_by_name(whole, tmp_path, capsys):
+    assert command(tmp_path) == 2
+    assert "must be a run folder" in capsys.readouterr().err
+    other = dataclasses.replace(TINY, num_neurons=(5,), num_epochs=1)
+    run.train(other, tmp_path, VIEW())
+    assert command(whole, tmp_path / other.run_id, "--cells=2") == 2
+    assert "its shape must be" in capsys.readouterr().err
