@@ -22,6 +22,11 @@ def guarded(action) -> int:
         return fail(error, 128 + error.signum)
     except OSError as error:
         return fail(words(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        first = str(error).partition("\n")[0]
+        return fail(f"not enough memory, take fewer examples or a smaller batch ({first})", 1)
     except KeyboardInterrupt:
         return fail("stopped before there was anything to save", 130)
 

@@ -44,7 +44,7 @@ def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
     runs = frames.at_chosen(study)
     curves = results.curves(runs, workdir)
     own, warnings = pictures.drawn(found.study, runs, workdir)
-    info = found.info | {"pictures": own, "warnings": warnings}
+    info = found.info | {"pictures": own, "warnings": [*warnings, *_measured(runs)]}
     report.build(found.cells, curves, found.analysis, found.design, info, place)
     return found, place / "report.html"
 
@@ -53,6 +53,15 @@ def figure(workdir, name: str, kind: str, path) -> None:
     """One figure for a paper; raises ``ValueError`` for an unknown kind or format."""
     found = find(workdir, name)
     report.figure(found.cells, found.analysis, found.design, found.info, kind, path)
+
+
+def _measured(runs):
+    """A warning where flatness was not measured in one way."""
+    ways = sorted(set(runs["measured"].dropna())) if "measured" in runs else []
+    if len(ways) < 2:
+        return []
+    words = ", of others on ".join(ways)
+    return [f"Flatness does not compare: of some runs it was measured on {words}."]
 
 
 def _info(name, study, noted):

@@ -103,16 +103,28 @@ def outcome(path) -> dict[str, Any]:
 
 
 def _flatness(path, found):
-    """What the run measured of itself at its end, or what ``samscale flatness`` measured since."""
+    """What the run measured of itself at its end, or what ``samscale flatness`` measured since.
+
+    ``measured`` says how, for numbers compare only where that is the same.
+    """
     if found["status"] != DONE:
         return {}
     prefix, file = "flatness_", pathlib.Path(path) / "flatness.json"
     since = json.loads(file.read_bytes()) if file.exists() else {}
     since = since if since.get("step") == found["step"] else {}  # not of a run in the middle
-    about = ("step", "examples", "seed", "rho")
-    later = {prefix + name: value for name, value in since.items() if name not in about}
+    about = {name: since.pop(name, None) for name in ("step", "examples", "seed", "rho")}
+    later = {prefix + name: value for name, value in since.items()}
     own = {name: value for name, value in found.items() if name.startswith(prefix)}
-    return {k: v for k, v in (later | own).items() if not k.endswith(("_se", "_residual"))}
+    ways = [_way(**{k: about[k] for k in ("examples", "rho")})] if set(later) - set(own) else []
+    if own:
+        config = json.loads((pathlib.Path(path) / "config.json").read_bytes())
+        ways.append(_way(*(config.get(prefix + name) for name in ("examples", "rho"))))
+    numbers = {k: v for k, v in (later | own).items() if not k.endswith(("_se", "_residual"))}
+    return {**numbers, "measured": "; ".join(dict.fromkeys(ways))} if numbers else {}
+
+
+def _way(examples, rho):
+    return f"{examples or 'all'} examples, rho {rho}"
 
 
 def _last_line(path):
