@@ -6,7 +6,7 @@ python -m benchmarks mlp cost   # some
 
 import sys
 
-from benchmarks import cost, family, flatness, mlp, report, resnet, startup, study
+from benchmarks import cost, family, flatness, flatness_peers, mlp, report, resnet, startup, study
 from samscale.training.compiled import keep_programs
 
 PARTS = {
@@ -14,6 +14,7 @@ PARTS = {
     "cost": cost,
     "family": family,
     "flatness": flatness,
+    "flatness_peers": flatness_peers,
     "startup": startup,
     "study": study,
     "report": report,
