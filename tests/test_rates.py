@@ -1,11 +1,14 @@
 """Rates of convergence and constants of the path, on problems whose constants are known."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
-from curved import least_squares
+from curved import hessians, least_squares
 from samscale import sharpness
 from samscale.flatness import operators, path, rates
 
@@ -69,6 +72,60 @@ def test_the_measured_rate_respects_the_bound(batch_size, share):
     assert promised < 1
     assert (mean <= mean[0] * promised ** np.arange(400)).all()
     assert rates.fitted(mean).factor <= promised
+
+
+def factorised(width=10):
+    """A point W2 W1 = A of a 10 x 6 matrix, where every example's loss is zero, and examples."""
+    rng, wider = np.random.default_rng(0), (0, width - 6)
+    a, x = rng.standard_normal((6, 10)), rng.standard_normal((8, 6))
+    u, s, v = np.linalg.svd(a, full_matrices=False)
+    w1, w2 = u * s**0.5, (v.T * s**0.5).T
+    params = {"w1": np.pad(w1, ((0, 0), wider)), "w2": np.pad(w2, (wider, (0, 0)))}
+    return jax.tree.map(jnp.asarray, (params, {"x": x, "y": x @ a}))
+
+
+def product(w, batch):
+    return ((batch["x"] @ w["w1"] @ w["w2"] - batch["y"]) ** 2).sum(-1)
+
+
+def expected(params, data, directions, rho, batch_size):
+    """eta -> the mean of f after a step over f before, over *all* batches, beside ``params``."""
+    flat, tree = ravel_pytree(params)
+    batches = jnp.array([*itertools.product(range(8), repeat=batch_size)])
+    mean = lambda w, batch: product(w, batch).mean()
+
+    def after(start, rows, eta):
+        sam = sharpness.usam(jax.value_and_grad(mean), rho)
+        batch = jax.tree.map(lambda a: a[rows], data)
+        (_, g), _, _ = sam.value_and_grad(start, sam.init(start), batch)
+        return mean(jax.tree.map(lambda w, g: w - eta * g, start, g), data)
+
+    def factor(direction, eta):
+        start = tree(flat + 1e-4 * direction)  # so near that the constants are those of ``params``
+        steps = jax.vmap(after, (None, 0, None))(start, batches, eta)
+        return steps.mean() / mean(start, data)
+
+    return jax.jit(lambda eta: jax.lax.map(lambda d: factor(d, eta), directions))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_near_a_factorisation_every_direction_shrinks_as_promised(batch_size):
+    params, data = factorised()
+    h = operators.hessian(product, params, data)
+    each = np.linalg.eigvalsh(hessians(product, params, data))[:, -1]
+    beta, lam, alpha = rates.constants(h, each)
+    rho = 0.5 / ((beta / alpha + 0.5) * beta)
+    eta = rates.best_rate(beta, lam, alpha, rho, batch_size)
+    promised = lambda alpha: rates.bound(beta, lam, alpha, rho, eta, batch_size)
+
+    values, vectors = np.linalg.eigh(operators.matrix(h))
+    curved = jnp.asarray(vectors.T[values > 1e-9])
+    assert len(curved) == 60  # A has as many entries; in the other 100 directions all stays zero
+    factors = expected(params, data, curved, rho, batch_size)
+    worst = factors(eta).max()
+    assert worst <= promised(alpha) < 1
+    assert worst > promised(5 * alpha)  # more would be too much to promise: within a factor of 5
+    assert factors(100 * eta).max() > 1  # no step size of that kind is safe
 
 
 def test_the_best_rate_is_where_the_bound_is_least():

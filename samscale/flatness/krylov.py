@@ -70,11 +70,10 @@ def eigenpairs(
     if not 1 <= k <= op.size:
         raise ValueError(f"k={k}: must be between 1 and {op.size}, the parameters")
     steps = min(op.size, max(max_basis, 2 * k + 8))
-    first = jax.random.normal(key, (op.size,), op.dtype)
-    basis, filled, products = _start(op, first, steps), 0, 0
+    basis, filled, products = _drawn(op, key, steps), 0, 0
     while True:
         until = min(filled + max(2, filled // 8), steps)  # the host looks up, but not too often
-        basis = _extend(basis, op, jax.random.fold_in(key, products), filled, until)
+        basis = _extend(basis, op, key, filled, until, products)
         products, filled = products + until - filled, until
         values, inside, residuals = _ritz(basis, filled)
         order = ENDS[which](values)[:k]
@@ -102,9 +101,15 @@ def tridiagonal(op: Operator, v, steps: int):
     """
     steps = min(steps, op.size)
     basis = _extend(_start(op, v, steps), op, jax.random.key(0), 0, steps)
-    return _matrix(basis, steps)
+    return _matrix(basis.projected, steps)
 
 
+@functools.partial(jax.jit, static_argnames="steps")
+def _drawn(op, key, steps):
+    return _start(op, jax.random.normal(key, (op.size,), op.dtype), steps)
+
+
+@functools.partial(jax.jit, static_argnames="steps")
 def _start(op, v, steps):
     rows = jnp.zeros((steps + 1, op.size), op.dtype).at[0].set(v / jnp.linalg.norm(v))
     projected = jnp.zeros((steps + 1, steps + 1), op.dtype)
@@ -112,8 +117,9 @@ def _start(op, v, steps):
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _extend(basis: Basis, op: Operator, key, start, stop) -> Basis:
-    """Rows ``start + 1`` to ``stop``, by a product each."""
+def _extend(basis: Basis, op: Operator, key, start, stop, products=0) -> Basis:
+    """Rows ``start + 1`` to ``stop``, by a product each; ``products`` were taken before."""
+    key = jax.random.fold_in(key, products)
     eps = jnp.finfo(op.dtype).eps
 
     def step(j, basis):
@@ -198,13 +204,14 @@ def _restarted(basis: Basis, values, inside) -> Basis:
     return Basis(rows, projected, basis.left, jnp.array(True), jnp.array(False))
 
 
-def _matrix(basis: Basis, filled: int):
+def _matrix(projected, filled: int):
     """What A looks like in the filled rows, in float64 on the host."""
-    upper = np.triu(np.asarray(basis.projected, np.float64)[:filled, :filled])
+    upper = np.triu(np.asarray(projected, np.float64)[:filled, :filled])
     return upper + np.triu(upper, 1).T
 
 
 def _ritz(basis: Basis, filled: int):
     """Values, vectors in the basis (filled, filled) as columns, and residuals."""
-    values, inside = np.linalg.eigh(_matrix(basis, filled))
-    return values, inside, float(basis.left) * np.abs(inside[-1])
+    projected, left = jax.device_get((basis.projected, basis.left))
+    values, inside = np.linalg.eigh(_matrix(projected, filled))
+    return values, inside, float(left) * np.abs(inside[-1])

@@ -24,6 +24,7 @@ class Design(NamedTuple):
     nuisance: tuple[str, ...]  # columns of which only the best value counts, such as rho
     baseline: str = "sgd"
     metric: str = "accuracy"  # told in % points; any other in its own unit
+    split: str = "test"  # that the metric is of
     maximize: bool = True
     x_name: str = "parameters"
     log_x: bool = True

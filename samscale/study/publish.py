@@ -29,6 +29,7 @@ def find(workdir, name: str) -> Findings:
         nuisance=tuple(axis.name for axis in study.role(NUISANCE)),
         baseline=next(iter(study.methods.values)),
         metric=study.metric,
+        split=_split(study.value),
         maximize=study.maximize,
         x_name="parameters" if study.x == "num_params" else study.x,
         log_x=study.x == "num_params",
@@ -53,6 +54,12 @@ def figure(workdir, name: str, kind: str, path) -> None:
     """One figure for a paper; raises ``ValueError`` for an unknown kind or format."""
     found = find(workdir, name)
     report.figure(found.cells, found.analysis, found.design, found.info, kind, path)
+
+
+def _split(value):
+    """That a metric is of: "test" also of what it was at the best epoch."""
+    first = value.partition("_")[0]
+    return first if first in ("train", "validation") else "test"
 
 
 def _measured(runs):

@@ -37,9 +37,10 @@ class Unit(NamedTuple):
 
 def unit(design) -> Unit:
     """Of ``design.metric``; gains are differences oriented so that positive is better."""
+    split = {"train": "Training"}.get(design.split, design.split.capitalize())
     if design.metric.endswith("accuracy"):
-        return Unit(100.0, "Test accuracy (%)", "Gain (percentage points)", "points")
-    return Unit(1.0, f"Test {design.metric}", f"Gain ({design.metric})", design.metric)
+        return Unit(100.0, f"{split} accuracy (%)", "Gain (percentage points)", "points")
+    return Unit(1.0, f"{split} {design.metric}", f"Gain ({design.metric})", design.metric)
 
 
 def headline(table, value) -> pd.DataFrame:
