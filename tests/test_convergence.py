@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from samscale.study import convergence, pictures
+from samscale.study.analysis import Design
+from samscale.study.report import frames
 
 
 def runs(tmp_path, losses, **about):
@@ -44,3 +46,11 @@ def test_the_picture_has_an_interval_over_seeds(tmp_path):
     assert rate[0]["factor"] == pytest.approx(0.85)
     assert rate[0]["high"] - 0.85 == pytest.approx(12.706 * 0.05, rel=1e-3)  # Student's t, n = 2
     assert convergence.falling(table[:0], tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "split, words",
+    [("test", "Test loss"), ("train", "Training loss"), ("validation", "Validation loss")],
+)
+def test_a_report_says_which_split_a_loss_is_of(split, words):
+    assert frames.unit(Design(nuisance=(), metric="loss", split=split)).value == words

@@ -51,6 +51,14 @@ def test_without_snapshots_a_way_is_its_two_ends(whole, pair):
         jax.tree.map(np.testing.assert_array_equal, own, other)
 
 
+def test_a_pruned_run_begins_pruned(tmp_path):
+    config = dataclasses.replace(TINY, num_epochs=1, pruner="random", sparsity=0.5)
+    run.train(config, tmp_path, VIEW())
+    found = landscape.walk(tmp_path / config.run_id, examples=50)
+    zeros = [sum(int((w == 0).sum()) for w in jax.tree.leaves(p)) for p in found.params]
+    assert zeros[0] >= zeros[1] > 100
+
+
 def test_the_plane_shows_the_loss_where_the_first_run_ends(walks):
     grid, walked, share = landscape.trajectories(walks, cells=3)
     ends = walked[walked["epoch"] == 3].set_index("run")

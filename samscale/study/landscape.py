@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from samscale import keys
+from samscale import keys, pruning
 from samscale.flatness import estimates, landscape, operators, paths
 from samscale.training import measured, program, snapshots
 
@@ -32,7 +32,8 @@ def walk(folder, examples: int = 1000, seed: int = 0) -> Walk:
     folder = pathlib.Path(folder)
     config, task, state = measured.load(folder)
     point = measured.point(config, task, state, examples, seed)
-    first = jax.device_get(program.initial(config, task, config.seed)[0])
+    first = pruning.apply(state.mask, program.initial(config, task, config.seed)[0])
+    first = jax.device_get(first)
     kept = {epoch: snapshots.load(folder, epoch, first) for epoch in snapshots.epochs(folder)}
     per_epoch = len(next(iter(task.train.values()))) // config.batch_size
     kept = {0: first} | kept | {-(-int(state.step) // per_epoch): jax.device_get(state.params)}
