@@ -169,8 +169,9 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         return settled
 
     def settled(self) -> "Config":
-        """The same with the method's own values where -1 asks for them."""
-        mine = {name: own(name, self.optimizer) for name in OWN if getattr(self, name) == -1}
+        """The same with the method's own values where -1 asks; a plain gradient has one radius."""
+        free = ("rho",) if self.optimizer in PLAIN else ()
+        mine = {n: own(n, self.optimizer) for n in OWN if n in free or getattr(self, n) == -1}
         return dataclasses.replace(self, **mine) if mine else self
 
     @property

@@ -148,6 +148,7 @@ EDGES = {
     "snip_batches": POSITIVE,
     "log_every_steps": ALL_OR_POSITIVE,
     "flatness_every": ([0, 1], [-1]),
+    "snapshot_every": ([0, 1], [-1]),
     "flatness_examples": ([0, 1], [-1]),
     "flatness_rho": ((1e-6, 1.0), (0.0, -0.1)),
     "checkpoint_seconds": REAL,

@@ -26,6 +26,12 @@ def test_a_run_has_another_name_exactly_where_it_is_another_run(name):
     assert (turned(name).run_id != BASE.run_id) == FIELDS[name].metadata["identity"]
 
 
+def test_a_plain_gradient_is_one_run_whatever_the_radius():
+    plain = [dataclasses.replace(BASE, optimizer="sgd", rho=rho) for rho in (-1.0, 0.0, 0.2)]
+    assert len({config.run_id for config in plain}) == 1
+    assert len({dataclasses.replace(c, optimizer="sam").run_id for c in plain}) == 3
+
+
 def test_what_carries_a_run_out_is_no_part_of_its_name():
     free = {name for name, field in FIELDS.items() if not field.metadata["identity"]}
     assert free == {
