@@ -80,11 +80,11 @@ def watcher(model, normalize=lambda x: x):
         x, wanted = normalize(batch["x"]), ["intermediates"]
         variables = {"params": params, **stats}
         _, seen = model.apply(variables, x, train=False, mutable=wanted)
-        sown, _ = jax.tree_util.tree_flatten_with_path(seen["intermediates"])
-        named = {jax.tree_util.keystr(path): values for path, values in sown}
-        units = {name: values for name, values in named.items() if "units" in name}
-        (features,) = (values for name, values in named.items() if "features" in name)
-        return units, features
+        sown, _ = jax.tree_util.tree_flatten_with_path(seen.get("intermediates", {}))
+        named = lambda name: [v for path, v in sown if getattr(path[-2], "key", "") == name]
+        if len(named("features")) != 1:
+            raise ValueError("activations: the module must sow 'features' once, and 'units'")
+        return named("units"), named("features")[0]
 
     return activations
 

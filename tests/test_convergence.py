@@ -22,7 +22,17 @@ def runs(tmp_path, losses, **about):
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / name / "metrics.jsonl").write_text(text)
-        rows.append({"run_id": name, "size": "[4]", "x": 4.0, "method": "sgd", "seed": i, **about})
+        rows.append(
+            {
+                "run_id": name,
+                "size": "[4]",
+                "x": 4.0,
+                "method": "sgd",
+                "seed": i,
+                "panel": "",
+                **about,
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -1,5 +1,6 @@
 """Activation stability and ranks of features: closed forms, and what each network shows."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,3 +94,21 @@ def test_showing_changes_neither_outputs_nor_statistics(shown):
     sums, after = task.loss(params, stats, batch, KEY, True)
     assert jax.tree.structure(after) == jax.tree.structure(stats)
     assert set(sums) >= {"loss", "count"}
+
+
+def test_features_in_half_precision_have_a_rank():
+    found = features.rank(spanned(20, [3.0] * 7).astype(jnp.bfloat16))
+    assert found["feature_components"] == 7
+
+
+class Plain(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(2)(x)
+
+
+def test_a_module_that_shows_nothing_is_a_sentence():
+    activations = tasks.watcher(Plain())
+    params = Plain().init(KEY, jnp.ones((1, 3)))["params"]
+    with pytest.raises(ValueError, match="must sow 'features' once"):
+        activations(params, {}, {"x": jnp.ones((1, 3))})

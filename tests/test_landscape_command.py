@@ -1,6 +1,7 @@
 """``samscale landscape``: pictures of a run, and of the ways of several."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from runs import TINY, VIEW
 from samscale import cli
 from samscale.flatness import paths
 from samscale.study import landscape
+from samscale.study.pictures import specification
 from samscale.training import run
 
 KEPT = dataclasses.replace(TINY, snapshot_every=1)
@@ -146,3 +148,29 @@ def test_no_run_and_another_network_are_refused_by_name(whole, tmp_path, capsys)
     run.train(other, tmp_path, VIEW())
     assert command(whole, tmp_path / other.run_id, "--cells=2") == 2
     assert "its shape must be" in capsys.readouterr().err
+
+
+def test_snapshots_after_the_checkpoint_are_not_part_of_the_way(pair, tmp_path):
+    copy = tmp_path / pair[0].name
+    shutil.copytree(pair[0], copy)
+    later = copy / "snapshots" / "epoch-000009.msgpack"
+    later.write_bytes((copy / "snapshots" / "epoch-000001.msgpack").read_bytes())
+    found = landscape.walk(copy, examples=50)
+    assert found.epochs == [0, 1, 2, 3]
+    jax.tree.map(np.testing.assert_array_equal, found.params[-1], found.point.params)
+
+
+def test_runs_that_are_pruned_otherwise_share_no_loss(tmp_path, capsys):
+    folders = []
+    for seed in (1, 2):
+        config = dataclasses.replace(TINY, num_epochs=1, pruner="random", sparsity=0.5, seed=seed)
+        run.train(config, tmp_path, VIEW())
+        folders.append(tmp_path / config.run_id)
+    assert command(*folders, "--examples=50", "--cells=3") == 2
+    assert "must be pruned as" in capsys.readouterr().err
+
+
+def test_charts_of_more_rows_than_altairs_limit_are_drawn():
+    side = np.linspace(0, 1, 80)
+    grid = landscape._grid(side, side, np.ones((80, 80)))
+    assert specification(landscape.plane_chart(grid, "many"))["datasets"]

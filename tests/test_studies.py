@@ -7,7 +7,7 @@ import pytest
 
 from samscale import models, tasks
 from samscale.cli.studies import load_study
-from samscale.study import cells, published
+from samscale.study import cells, published, results
 from samscale.study.grid import METHOD, NUISANCE, REPEATED
 
 FILES = sorted(pathlib.Path("studies").glob("*.py"))
@@ -162,3 +162,10 @@ def test_published_needs_a_mean_for_every_x():
 def test_a_study_lasts_and_repeats_at_least_once(change, words):
     with pytest.raises(ValueError, match=f"{words}: must be greater than 0"):
         getattr(load(FILES[0]), change)(0)
+
+
+def test_every_cell_stands_at_the_radius_of_its_label():
+    study = load("studies/stability.py")
+    table = results.cells(study, "nowhere")
+    assert (table["x"] == table["size"].astype(float)).all()
+    assert set(table["method"]) == {"sgd", "sam"}

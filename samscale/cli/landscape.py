@@ -56,12 +56,13 @@ def _checked(args):
 def _draw(args, walks, out):
     import altair as alt
 
+    from samscale.study.pictures import specification
     from samscale.study.report.figures import as_drawn, convert
     from samscale.training.files import write_atomically
 
     charts, told = _alone(args, *walks) if len(walks) == 1 else _together(args, walks)
     spec = alt.hconcat(*charts).resolve_scale(color="independent", stroke="independent")
-    svg = as_drawn(spec.to_dict())
+    svg = as_drawn(specification(spec))
     write_atomically(out, convert(svg, out.suffix.removeprefix(".")))
     print("\n".join([*told, f"Written to {out}"]))
 

@@ -35,9 +35,11 @@ def rank(features) -> dict[str, float]:
 
     ``features``: (n, d). Both are 0 where all examples look alike.
     """
-    centred = features - features.mean(0)[None]
-    values = np.linalg.svd(np.asarray(centred, np.float64), compute_uv=False)
-    floor = max(centred.shape) * np.finfo(np.dtype(jnp.asarray(features).dtype)).eps
+    eps = float(jnp.finfo(jnp.asarray(features).dtype).eps)
+    features = np.asarray(features, np.float64)
+    centred = features - features.mean(0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    floor = max(centred.shape) * eps
     if values[0] <= floor * np.abs(features).max():
         return {"feature_rank": 0.0, "feature_components": 0.0}
     share = values[values > 0] / values.sum()

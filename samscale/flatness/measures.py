@@ -153,9 +153,12 @@ MEASURES: dict[str, Callable] = {
     "features": of_features,
     "path": way,
 }
-NEEDS = {  # field of a point -> why it may be missing
-    "features": ("activations", "the task must tell its activations"),
-    "path": ("before", "the parameters of an epoch ago must be kept, as --config.snapshot_every=1"),
+NEEDS = {  # fields of a point, and why they may be missing
+    "features": (("activations", "start"), "the task must tell its activations"),
+    "path": (
+        ("before",),
+        "the parameters of an epoch ago must be kept, as --config.snapshot_every=1",
+    ),
 }
 
 
@@ -166,8 +169,8 @@ def first_line(name: str) -> str:
 
 def lacking(point: Point, name: str) -> str:
     """What keeps a measure from this point, in words; empty where nothing does."""
-    field, words = NEEDS.get(name, ("params", ""))
-    return words if getattr(point, field) is None else ""
+    fields, words = NEEDS.get(name, (("params",), ""))
+    return words if any(getattr(point, field) is None for field in fields) else ""
 
 
 def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:

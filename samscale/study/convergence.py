@@ -36,6 +36,8 @@ def falling(runs, workdir) -> Picture | None:
     """Training losses over epochs, and the factor that each is multiplied by in an epoch."""
     import altair as alt
 
+    panel = runs["panel"].map(lambda panel: f", {panel}" if panel else "")
+    runs = runs.assign(size=runs["size"] + panel)
     found = fitted(runs, workdir)
     if found.empty:
         return None

@@ -34,10 +34,12 @@ def walk(folder, examples: int = 1000, seed: int = 0) -> Walk:
     point = measured.point(config, task, state, examples, seed)
     first = pruning.apply(state.mask, program.initial(config, task, config.seed)[0])
     first = jax.device_get(first)
-    kept = {epoch: snapshots.load(folder, epoch, first) for epoch in snapshots.epochs(folder)}
     per_epoch = len(next(iter(task.train.values()))) // config.batch_size
-    kept = {0: first} | kept | {-(-int(state.step) // per_epoch): jax.device_get(state.params)}
-    return Walk(folder.name, sorted(kept), [kept[epoch] for epoch in sorted(kept)], point)
+    last = -(-int(state.step) // per_epoch)
+    before = [epoch for epoch in snapshots.epochs(folder) if epoch < last]  # a kill may leave later
+    kept = {epoch: snapshots.load(folder, epoch, first) for epoch in before}
+    kept = {0: first} | kept | {last: jax.device_get(state.params)}
+    return Walk(folder.resolve().name, sorted(kept), [kept[epoch] for epoch in sorted(kept)], point)
 
 
 def trajectories(walks, cells: int = CELLS) -> tuple[pd.DataFrame, pd.DataFrame, float]:
@@ -46,6 +48,7 @@ def trajectories(walks, cells: int = CELLS) -> tuple[pd.DataFrame, pd.DataFrame,
     Tables (x, y, loss) and (x, y, run, epoch); the loss is the first run's, the origin its end.
     Raises ``ValueError`` where networks differ, or their ways span no plane.
     """
+    _check_masks(walks)
     origin, point = walks[0].params[-1], walks[0].point
     found = landscape.principal_plane([p for w in walks for p in w.params], origin)
     where = pd.DataFrame(found.coordinates, columns=["x", "y"])
@@ -64,11 +67,9 @@ def around(point, key, reach: float = 1.0, cells: int = CELLS) -> pd.DataFrame:
 
     Their filters are as long as the point's (Li et al., 2018), so 1 is as far as its weights reach.
     """
-    keys_of = jax.random.split(key)
-    directions = [
-        landscape.filter_normalized(landscape.direction(k, point.params), point.params)
-        for k in keys_of
-    ]
+    drawn = [landscape.direction(k, point.params) for k in jax.random.split(key)]
+    drawn = [pruning.apply(point.mask, d) for d in drawn]
+    directions = [landscape.filter_normalized(d, point.params) for d in drawn]
     side = np.linspace(-reach, reach, cells)
     return _grid(
         side,
@@ -97,6 +98,7 @@ def between(first: Walk, second: Walk, points: int = 25, curve_steps: int = 0, k
     (losses, data), at = (first.point.losses, first.point.data), np.linspace(0, 1, points)
     a, b = first.params[-1], second.params[-1]
     landscape.alike(f"{second.name}: ", b, a)
+    _check_masks([first, second])
     ends = {"straight": b}
     with contextlib.suppress(ValueError):  # it is no MLP
         matched = paths.aligned(a, b)
@@ -116,6 +118,16 @@ def between(first: Walk, second: Walk, points: int = 25, curve_steps: int = 0, k
         barriers["Bezier curve"] = float((np.asarray(along) - line).max())
     tables = [pd.DataFrame({"way": way, "t": at, "loss": np.asarray(v)}) for way, v in rows]
     return pd.concat(tables, ignore_index=True), barriers
+
+
+def _check_masks(walks):
+    first = walks[0].point.mask
+    for other in walks[1:]:
+        mask = other.point.mask
+        same = jax.tree.structure(mask) == jax.tree.structure(first)
+        pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(first), strict=True) if same else ()
+        if not same or not all(np.array_equal(a, b) for a, b in pairs):
+            raise ValueError(f"{other.name}: must be pruned as {walks[0].name} is, to share a loss")
 
 
 def plane_chart(grid, title: str, walked=None, names=("first direction", "second direction")):

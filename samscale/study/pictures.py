@@ -5,6 +5,7 @@ chosen nuisance values, a row each with ``run_id``, ``size``, ``x``, ``method``,
 ``panel``; None where there is nothing to draw yet.
 """
 
+import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -27,15 +28,31 @@ def check(study: Study) -> None:
 
 
 def drawn(study: Study, runs, workdir) -> tuple[list[Picture], list[str]]:
-    """Pictures, and a warning for each that fails: a report is worth having without it."""
+    """Pictures, their charts as ``specification`` gives them, and a warning for each that fails.
+
+    A report is worth having without it.
+    """
     found, warnings = [], []
     for name in study.pictures if len(runs) else ():
         try:
-            found.append(_function(name)(runs, pathlib.Path(workdir)))
+            picture = _function(name)(runs, pathlib.Path(workdir))
+            if picture is not None:
+                title, note, chart = picture
+                spec = specification(chart)
+                json.dumps(spec, allow_nan=False)
+                found.append(Picture(title, note, spec))
         except Exception as error:  # of the user's code, whatever it is
             words = " ".join(str(error).split())
             warnings.append(f"The picture {name} was not drawn: {type(error).__name__}: {words}")
-    return [picture for picture in found if picture], warnings
+    return found, warnings
+
+
+def specification(chart) -> dict:
+    """What Vega-Lite draws, of any number of rows."""
+    import altair as alt
+
+    with alt.data_transformers.enable("default", max_rows=None):
+        return chart.to_dict()
 
 
 def _function(name):

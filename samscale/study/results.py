@@ -53,7 +53,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
             {
                 "panel": ", ".join(f"{a.name}={cell.labels[a.name]}" for a in study.panels),
                 "size": cell.labels[study.size.name],
-                "x": _x(study, cell.config, found),
+                "x": _x(study, cell, found),
                 METHOD: cell.labels[METHOD],
                 **{a.name: _number(a, cell) for a in axes},
                 "seed": cell.config.seed,
@@ -140,10 +140,11 @@ def _width(config):
     return neurons[0] if config.get("model") == "MLP" else config.get("num_filters", np.nan)
 
 
-def _x(study, config, found):
+def _x(study, cell, found):
     if study.x == "num_params":
         return float(found.get("num_params", np.nan))
-    return float(getattr(config, study.x))
+    changes = study.size.values[cell.labels[study.size.name]]  # a plain method's rho is settled
+    return float(changes.get(study.x, getattr(cell.config, study.x)))
 
 
 def _fill_x(table):

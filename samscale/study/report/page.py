@@ -40,7 +40,7 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
     out_dir = pathlib.Path(out_dir)
     (out_dir / "figures").mkdir(parents=True, exist_ok=True)
     specs = {kind: draw(study) for kind, draw in figures.KINDS.items()}
-    own = {name: picture.chart.to_dict() for name, picture in _own(study)}
+    own = {name: picture.chart for name, picture in _own(study)}
     for kind, spec in (specs | own).items():
         svg = None
         if spec:
@@ -150,7 +150,7 @@ def _section(section, study, specs):
 
 
 def _published(study, spec):
-    shown = any(row.get("part") == "paper" for row in spec["datasets"].get("rows", ()))
+    shown = any(row.get("part") == "paper" for row in spec.get("datasets", {}).get("rows", ()))
     source = (study.info.get("paper") or {}).get("source", "")
     return f" Dotted: published results{f' ({source})' if source else ''}." if shown else ""
 
