@@ -1,13 +1,33 @@
 """What tests of runs share: a small run, and what of its folder must not change."""
 
+import contextlib
+
 import jax
 import numpy as np
+import pytest
 
 from samscale.config import Config
 from samscale.training import checkpoint, progress, record, run
 
 TINY = Config(num_neurons=(8,), num_epochs=3, batch_size=100, checkpoint_seconds=0.0)
 VIEW = progress.Silent
+
+
+@contextlib.contextmanager
+def killed_after_saving(times, monkeypatch):
+    """A run inside stops as if it was killed right after it has saved so many times."""
+    saves = []
+
+    def save_and_die(path, tree, save=checkpoint.save):
+        save(path, tree)
+        saves.append(1)
+        if len(saves) == times:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def rows(path):

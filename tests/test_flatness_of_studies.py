@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from samscale import cli
 from samscale.cli.words import guarded
 from samscale.study import cells, conduct, execute, publish, repeated, results
 from samscale.training import record
@@ -73,6 +74,16 @@ def test_numbers_that_do_not_compare_are_warned_of(changed, way):
     own, workdir, folders = changed
     write(folders[0], **way)
     assert warned(own, workdir)
+
+
+def test_all_examples_are_as_many_whoever_measured(tmp_path):
+    own = study(flatness_every=9, flatness_measures=("layers",), flatness_examples=0)
+    conduct.conduct(own, "s", tmp_path, execute.here())
+    first = tmp_path / cells(own)[0].config.run_id
+    assert cli.main(["samscale", "flatness", str(first), "--measure=features", "--examples=0"]) == 0
+    table = results.cells(own, tmp_path)
+    assert table["flatness_feature_rank"].notna().any()
+    assert table["measured"].nunique() == 1
 
 
 def test_what_was_measured_in_the_middle_of_a_run_does_not_count(changed):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from runs import TINY, VIEW, same, saved
+from runs import TINY, VIEW, killed_after_saving, same, saved
 from samscale.training import checkpoint, files, folder, record, run
 
 
@@ -18,18 +18,8 @@ from samscale.training import checkpoint, files, folder, record, run
 def test_a_run_stopped_after_any_chunk_ends_like_one_that_was_not(
     whole, tmp_path, monkeypatch, when
 ):
-    saves = []
-
-    def save_and_die(path, tree, save=checkpoint.save):
-        save(path, tree)
-        saves.append(1)
-        if len(saves) == when:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            run.train(TINY, tmp_path, VIEW())
+    with killed_after_saving(when, monkeypatch):
+        run.train(TINY, tmp_path, VIEW())
     path = tmp_path / TINY.run_id
     assert not folder.is_done(path)
     run.train(TINY, tmp_path, VIEW())

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from runs import TINY, VIEW, rows
+from runs import TINY, VIEW, killed_after_saving, rows
 from samscale import cli
 from samscale.flatness import path as between
-from samscale.training import checkpoint, measured, program, record, run, snapshots
+from samscale.training import measured, program, record, run, snapshots
 
 ALL = dataclasses.replace(TINY, snapshot_every=1)
 PATH = dataclasses.replace(TINY, flatness_every=2, flatness_measures=("path",))
@@ -59,19 +59,10 @@ def test_keeping_changes_neither_the_run_nor_its_name(trained, whole):
 
 @pytest.mark.parametrize("when", [1, 2, 4])
 def test_a_run_that_was_stopped_keeps_and_measures_the_same(tmp_path, monkeypatch, when):
-    config, saves = dataclasses.replace(PATH, flatness_every=1), []
+    config = dataclasses.replace(PATH, flatness_every=1)
     run.train(config, tmp_path / "whole", VIEW())
-
-    def save_and_die(path, tree, save=checkpoint.save):
-        save(path, tree)
-        saves.append(1)
-        if len(saves) == when:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            run.train(config, tmp_path, VIEW())
+    with killed_after_saving(when, monkeypatch):
+        run.train(config, tmp_path, VIEW())
     run.train(config, tmp_path, VIEW())
     stopped, through = tmp_path / config.run_id, tmp_path / "whole" / config.run_id
     assert rows(stopped) == rows(through)

@@ -12,22 +12,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+BATCH = 64  # examples whose units are held at a time
 
-def compared(now, start) -> dict[str, float]:
+
+def compared(activations, start, params, data) -> dict[str, float]:
     """``activation_stability``, ``active_share``, ``feature_rank``, ``feature_components``.
 
-    ``now`` and ``start``: (units, features), as ``Task.activations`` gives them: a pytree of what
-    ReLUs are given, (n, ...) each, and what the last layer is given, (n, d). Without units the
-    first two numbers are left out.
+    ``activations(params, batch)`` and ``start(batch)``, the same at initialization, give (units,
+    features): a pytree of what ReLUs are given, (n, ...) each, and what the last layer is given,
+    (n, d). Without units the first two numbers are left out. Two forward passes; of all examples
+    together only features are held.
     """
-    ranks = rank(now[1])
-    pairs = list(zip(jax.tree.leaves(now[0]), jax.tree.leaves(start[0]), strict=True))
-    size = sum(a.size for a, _ in pairs)
-    if not size:
-        return ranks
-    same = sum(int(((a > 0) == (b > 0)).sum()) for a, b in pairs)
-    on = sum(int((a > 0).sum()) for a, _ in pairs)
-    return {"activation_stability": same / size, "active_share": on / size, **ranks}
+    same, on, seen, size = jax.device_get(_counted(activations, start, params, data))
+    total = int(size.sum())
+    shares = {}
+    if total:  # sums of what an example counts, in 64 bits
+        shares = {"activation_stability": same.sum(dtype=np.int64) / total}
+        shares |= {"active_share": on.sum(dtype=np.int64) / total}
+    return {**shares, **rank(seen)}
+
+
+@jax.jit
+def _counted(activations, start, params, data):
+    """Of each example: units on their side, units that are on, features, units."""
+
+    def one(example):
+        batch = jax.tree.map(lambda a: a[None], example)
+        (units, features), (before, _) = activations(params, batch), start(batch)
+        pairs = list(zip(jax.tree.leaves(units), jax.tree.leaves(before), strict=True))
+        count = lambda f: sum((f(a, b).sum() for a, b in pairs), jnp.zeros((), int))
+        same, on = count(lambda a, b: (a > 0) == (b > 0)), count(lambda a, b: a > 0)
+        return same, on, features[0], jnp.asarray(sum(a.size for a, _ in pairs))
+
+    return jax.lax.map(one, data, batch_size=BATCH)
 
 
 def rank(features) -> dict[str, float]:

@@ -138,9 +138,7 @@ def way(point: Point, key) -> dict[str, float]:
 def of_features(point: Point, key) -> dict[str, float]:
     """Units that changed sides since initialization, and the rank of what the last layer sees."""
     del key
-    return features.compared(
-        *_activations(point.activations, point.start, point.params, point.data)
-    )
+    return features.compared(point.activations, point.start, point.params, point.data)
 
 
 MEASURES: dict[str, Callable] = {
@@ -189,11 +187,6 @@ def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
 @jax.jit
 def _losses(losses, params, data):
     return losses(params, data)
-
-
-@jax.jit
-def _activations(activations, start, params, data):
-    return activations(params, data), start(data)
 
 
 def _eigenvalues(pairs, *names):

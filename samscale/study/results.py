@@ -115,16 +115,17 @@ def _flatness(path, found):
     about = {name: since.pop(name, None) for name in ("step", "examples", "seed", "rho")}
     later = {prefix + name: value for name, value in since.items()}
     own = {name: value for name, value in found.items() if name.startswith(prefix)}
+    n = own.pop(prefix + "examples", None)
     ways = [_way(**{k: about[k] for k in ("examples", "rho")})] if set(later) - set(own) else []
     if own:
         config = json.loads((pathlib.Path(path) / "config.json").read_bytes())
-        ways.append(_way(*(config.get(prefix + name) for name in ("examples", "rho"))))
+        ways.append(_way(n or config[prefix + "examples"], config[prefix + "rho"]))
     numbers = {k: v for k, v in (later | own).items() if not k.endswith(("_se", "_residual"))}
     return {**numbers, "measured": "; ".join(dict.fromkeys(ways))} if numbers else {}
 
 
 def _way(examples, rho):
-    return f"{examples or 'all'} examples, rho {rho}"
+    return f"{examples} examples, rho {rho}"
 
 
 def _last_line(path):

@@ -68,7 +68,8 @@ def at_epoch(
     here = point(config, task, state, config.flatness_examples)
     here = here._replace(before=before(folder, epoch, state))
     found = measured(here, keys.address(0, keys.MEASURE, 1), config.flatness_measures)
-    return {f"flatness_{name}": value for name, value in found.items()}
+    n = len(next(iter(here.data.values())))
+    return {f"flatness_{name}": value for name, value in {"examples": n, **found}.items()}
 
 
 def before(folder, epoch: int, state: State):
