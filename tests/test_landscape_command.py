@@ -130,7 +130,9 @@ WRONG = {
     "--out=a.gif": "out='a.gif': the suffix must be one of svg, png, pdf",
     "--cells=1": "cells=1: must be at least 2",
     "--examples=-1": "examples=-1: must be at least 0",
-    "--reach=0": "reach=0.0: must be greater than 0",
+    "--reach=0": "reach=0.0: must be finite and greater than 0",
+    "--reach=inf": "reach=inf: must be finite and greater than 0",
+    "--out=absent/a.svg": "out='absent/a.svg': must be in a folder that is there",
     "--curve": "curve: takes two runs, not 1",
 }
 

@@ -1,6 +1,7 @@
 """``samscale landscape``: the loss around a run, or between runs, as a picture."""
 
 import argparse
+import math
 import pathlib
 
 from samscale.cli.words import fail, guarded, words
@@ -46,8 +47,10 @@ def _checked(args):
     for name, least in (("examples", 0), ("cells", 2), ("seed", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"{name}={getattr(args, name)}: must be at least {least}")
-    if not args.reach > 0:
-        raise ValueError(f"reach={args.reach}: must be greater than 0")
+    if not 0 < args.reach < math.inf:
+        raise ValueError(f"reach={args.reach}: must be finite and greater than 0")
+    if args.out and not out.resolve().parent.is_dir():
+        raise ValueError(f"out={str(out)!r}: must be in a folder that is there")
     if args.curve and len(args.runs) != 2:
         raise ValueError(f"curve: takes two runs, not {len(args.runs)}")
     return out
