@@ -61,6 +61,22 @@ def test_a_pruned_run_begins_pruned(tmp_path):
     assert zeros[0] >= zeros[1] > 100
 
 
+def test_directions_of_a_pruned_run_are_pruned_and_as_long_as_its_filters(tmp_path, monkeypatch):
+    config = dataclasses.replace(TINY, num_epochs=1, pruner="random", sparsity=0.5)
+    run.train(config, tmp_path, VIEW())
+    point = landscape.walk(tmp_path / config.run_id, examples=50).point
+    seen = []
+    monkeypatch.setattr(
+        landscape.landscape, "plane", lambda losses, w, d, *at: seen.extend(d) or np.zeros((2, 2))
+    )
+    landscape.around(point, landscape.key(0), cells=2)
+    w = np.asarray(point.params["Dense_0"]["kernel"])
+    for direction in seen:
+        d = np.asarray(direction["Dense_0"]["kernel"])
+        assert (d[w == 0] == 0).all()
+        np.testing.assert_allclose((d**2).sum(0), (w**2).sum(0), rtol=1e-5)
+
+
 def test_the_plane_shows_the_loss_where_the_first_run_ends(walks):
     grid, walked, share = landscape.trajectories(walks, cells=3)
     ends = walked[walked["epoch"] == 3].set_index("run")

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 
 from samscale import cli
@@ -21,6 +22,17 @@ def points(runs, workdir):
 
 def broken(runs, workdir):
     raise KeyError("no such column")
+
+
+def infinite(runs, workdir):
+    import altair as alt
+
+    data = alt.Data(values=[{"x": float("inf")}])
+    return pictures.Picture("?", "?", alt.Chart(data).mark_point().encode(x="x:Q"))
+
+
+def bare(runs, workdir):
+    return points(runs, workdir).chart
 
 
 def nothing(runs, workdir):
@@ -60,6 +72,17 @@ def test_one_that_fails_is_a_warning_and_costs_nothing_else(published):
     page = (published[1] / "report.html").read_text()
     assert "The picture test_pictures:broken was not drawn: KeyError" in page
     assert page.count("was not drawn") == 1
+
+
+@pytest.mark.parametrize("name", ["infinite", "bare"])
+def test_what_a_page_cannot_hold_is_a_warning(published, name):
+    tmp, _ = published
+    study = dataclasses.replace(tiny(), pictures=(f"test_pictures:{name}",))
+    run_id = next(tmp.glob("*/done")).parent.name
+    runs = pd.DataFrame({"run_id": [run_id], "x": [1.0], "value": [1.0]})
+    drawn, (warning,) = pictures.drawn(study, runs, tmp)
+    assert not drawn
+    assert f"test_pictures:{name} was not drawn" in warning
 
 
 def test_their_names_are_kept_with_the_study(published):
