@@ -55,15 +55,15 @@ def test_examples_that_look_alike_span_nothing(value):
 
 def test_stability_is_the_share_of_units_on_their_side_whatever_the_layer():
     start = {"a": jnp.array([[1.0, -1.0], [2.0, -2.0]]), "b": jnp.array([[1.0], [1.0]])}
-    now = {"a": jnp.array([[3.0, 1.0], [2.0, 2.0]]), "b": jnp.array([[-1.0], [1.0]])}
+    now = {"a": jnp.array([[3.0, -1.0], [2.0, -2.0]]), "b": jnp.array([[-1.0], [1.0]])}
     x = spanned(3, [1.0], n=2)
     shown = lambda units, batch: (jax.tree.map(lambda a: a[batch["i"]], units), x[batch["i"]])
     of = lambda now, start: features.compared(
         Partial(shown), Partial(shown, start), now, {"i": jnp.arange(2)}
     )
     found = of(now, start)
-    assert found["activation_stability"] == pytest.approx(3 / 6)
-    assert found["active_share"] == pytest.approx(5 / 6)
+    assert found["activation_stability"] == pytest.approx(5 / 6)
+    assert found["active_share"] == pytest.approx(3 / 6)
     assert of({}, {}) == features.rank(x)
 
 
