@@ -9,24 +9,7 @@ import numpy as np
 
 from samscale import tasks
 from samscale.config import Config
-from samscale.training import feed, program
-
-
-class Loop:
-    """``Program.advance``, compiled at its first call, for arguments of those shapes."""
-
-    def __init__(self, advance):
-        self.jitted = jax.jit(advance, donate_argnums=0)
-        self.memory = 0  # bytes: arguments, results that are not among them, and temporaries
-        self._compiled = None
-
-    def __call__(self, *args):
-        if self._compiled is None:
-            self._compiled = self.jitted.lower(*args).compile()
-            if (m := self._compiled.memory_analysis()) is not None:
-                new = m.output_size_in_bytes - m.alias_size_in_bytes
-                self.memory = m.argument_size_in_bytes + m.temp_size_in_bytes + new
-        return self._compiled(*args)
+from samscale.training import feed, kept, program
 
 
 class Compiled:
@@ -35,10 +18,11 @@ class Compiled:
     def __init__(self, config: Config):
         self.task = task = tasks.build(config)
         self.program = p = program.build(config, task)
-        self.init = jax.jit(p.init)
-        self.order = jax.jit(p.order)
-        self.advance = Loop(p.advance)
-        self.evaluate = jax.jit(p.evaluate)
+        self._name = functools.partial(kept.name, config)
+        self.init = kept.Kept(p.init, self._name("init"))
+        self.order = kept.Kept(p.order, self._name("order"))
+        self.advance = kept.Kept(p.advance, self._name("advance"), donate=(0,))
+        self.evaluate = kept.Kept(p.evaluate, self._name("evaluate"))
         if config.cache:
             self.feed = feed.resident(task.train)
         else:
@@ -84,13 +68,15 @@ class Replicated(Compiled):
     def __init__(self, one: Compiled):
         p = one.program
         self.task, self.program, self.feed, self.splits = one.task, p, one.feed, one.splits
-        self.init = jax.jit(jax.vmap(p.init, (0, None, 0)))
-        self.order = jax.jit(jax.vmap(p.order, (0, None)))
+        name = lambda function: one._name(f"replicated {function}")
+        self.init = kept.Kept(jax.vmap(p.init, (0, None, 0)), name("init"))
+        self.order = kept.Kept(jax.vmap(p.order, (0, None)), name("order"))
         axes = (0, None, 0, None, None, 0)
-        self.advance = Loop(jax.vmap(p.advance, axes))
+        self.advance = kept.Kept(jax.vmap(p.advance, axes), name("advance"), donate=(0,))
         begin = jax.vmap(p.evaluate, (0, 0, None))
         add = jax.vmap(p.evaluate, (0, 0, None, 0))
-        self.evaluate = jax.jit(lambda *at: begin(*at[:3]) if at[3] is None else add(*at))
+        evaluate = lambda *at: begin(*at[:3]) if at[3] is None else add(*at)
+        self.evaluate = kept.Kept(evaluate, name("evaluate"))
 
     def stack(self, trees):
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

@@ -82,12 +82,13 @@ def environment() -> dict:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
 @functools.cache
-def _versions():
+def versions() -> dict[str, str]:
+    """Of this package and of the libraries that make its numbers."""
     return {name: metadata.version(name) for name in _PACKAGES}
 
 
