@@ -1,8 +1,6 @@
 r"""What a run trains: data, a network and a loss, as pure functions of parameters and a batch."""
 
 import functools
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from samscale import data, losses, models
+from samscale import data, losses, models, named
 from samscale.config import Config, choose
 from samscale.data.augment import AUGMENTATIONS
 from samscale.losses import LOSSES, binary_cross_entropy, cross_entropy, means, squared
@@ -81,10 +79,10 @@ def watcher(model, normalize=lambda x: x):
         variables = {"params": params, **stats}
         _, seen = model.apply(variables, x, train=False, mutable=wanted)
         sown, _ = jax.tree_util.tree_flatten_with_path(seen.get("intermediates", {}))
-        named = lambda name: [v for path, v in sown if getattr(path[-2], "key", "") == name]
-        if len(named("features")) != 1:
+        found = lambda name: [v for path, v in sown if getattr(path[-2], "key", "") == name]
+        if len(found("features")) != 1:
             raise ValueError("activations: the module must sow 'features' once, and 'units'")
-        return named("units"), named("features")[0]
+        return found("units"), found("features")[0]
 
     return activations
 
@@ -147,26 +145,9 @@ def _check_fit(config: Config, images: bool, classes: bool):
             )
 
 
-def named(law: str, text: str) -> Callable:
-    """The function that ``module:function`` names, as seen from where the command is run.
-
-    Raises ``ValueError``, which begins with ``law``, where there is none.
-    """
-    module, _, function = text.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise ValueError(f"{law} ({error})") from error
-    if not callable(found):
-        raise ValueError(f"{law}, not {type(found).__name__}")
-    return found
-
-
 def _of_the_user(config: Config) -> Task:
     law = f"task={config.task!r}: must be module:function, returning a samscale.tasks.Task"
-    make = named(law, config.task)
+    make = named.function(law, config.task)
     try:
         task = make(_Unswept(config))
     except Exception as error:  # of the user's code: whatever it is, in one sentence

@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from samscale import tasks
+from samscale import named
 from samscale.study.grid import Study
 
 
@@ -57,4 +57,4 @@ def specification(chart) -> dict:
 
 def _function(name):
     law = f"pictures={name!r}: must be module:function, giving a samscale.study.pictures.Picture"
-    return tasks.named(law, name)
+    return named.function(law, name)
