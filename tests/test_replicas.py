@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +13,8 @@ from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
 from samscale.study import cells, execute
 from samscale.study import conduct as conductor
-from samscale.training import checkpoint, folder, record, replicas, run
+from samscale.training import checkpoint, compiled, folder, record, replicas, run
+from samscale.training.step import Knobs
 
 RADII = [dataclasses.replace(TINY, rho=rho, seed=seed) for seed in (0, 1) for rho in (0.02, 0.2)]
 
@@ -160,11 +162,31 @@ def test_small_networks_are_replicated_and_large_ones_and_convolutions_are_not(m
     assert best(num_neurons=(1200, 400)) == 1
     assert best(model="ResNet18", num_filters=2, batch_size=4) == 1
     assert best(num_neurons=(1200, 400), wanted=5) == 5
-    one = 24 * sum(n * m + m for n, m in ((64, 16), (16, 8), (8, 10)))
-    monkeypatch.setattr(replicas, "_free", lambda: 3.5 * one / replicas.SHARE)
-    assert best(num_neurons=(16, 8)) == best(num_neurons=(16, 8), wanted=100) == 3
     monkeypatch.setattr(replicas, "_free", lambda: 0)
     assert best(num_neurons=(16, 8)) == 1
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"num_neurons": (16, 8)},
+        {"num_neurons": (1200, 400)},
+        {"model": "ResNet18", "num_filters": 8, "num_blocks": (1, 1)},
+    ],
+    ids=["small", "wide", "convolutions"],
+)
+def test_replicas_fit_into_the_memory_there_is(monkeypatch, network):
+    config = Config(optimizer="sam", **network)
+    machine, knobs = compiled.Compiled(config), Knobs.of(config)
+    window = machine.feed(machine.order(knobs, 0), 0)
+    data = sum(a.nbytes for a in jax.tree.leaves((window.examples, window.order)))
+    state = machine.init(knobs, window.examples, window.order)
+    machine.advance(state, window.examples, window.order, 0, 1, knobs)
+    free = 3.5 * (machine.advance.memory - data) / replicas.SHARE
+    monkeypatch.setattr(replicas, "_free", lambda: free)
+    assert 1 <= replicas.best(config, wanted=100) <= 3  # more would not have fitted
+    monkeypatch.setattr(replicas, "_free", lambda: 10 * free)
+    assert replicas.best(config, wanted=100) >= 5
 
 
 def test_free_memory_is_known():

@@ -162,6 +162,32 @@ def test_a_cell_whose_process_dies_again_and_again_has_failed(tmp_path, monkeypa
     assert outcomes[good.run_id].status == "done"
 
 
+def test_a_cell_that_the_study_itself_dies_at_again_and_again_has_failed(tmp_path, monkeypatch):
+    """An out-of-memory kill, say, of the process that does it all."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "import os\ndef task(config):\n    open('deaths', 'a').write('x')\n    os._exit(9)\n"
+    (tmp_path / "deadly.py").write_text(code)
+    good = cells(tiny())[0].config
+    deadly = dataclasses.replace(BASE, task="deadly:task")
+    start = (
+        "import sys; from samscale.config import Config\n"
+        "from samscale.study import execute\n"
+        f"import pathlib; workdir = pathlib.Path('w')\n"
+        f"print(list(execute.here()([[{good!r}], [{deadly!r}]], workdir)))"
+    )
+    go = lambda: subprocess.run(
+        [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert [go().returncode for _ in range(execute.ATTEMPTS)] == [9, 9, 9]
+    last = go()
+    assert last.returncode == 0
+    assert "3 processes died at step 0 (killed: out of memory?)" in last.stdout
+    assert (tmp_path / "deaths").read_text() == "xxx"
+    assert execute.known(good, tmp_path / "w").status == "done"
+    folder.forgive(tmp_path / "w" / deadly.run_id)
+    assert go().returncode == 9  # as often as it takes, but not for ever
+
+
 def test_a_killed_study_goes_on_and_loses_nothing(tmp_path, file):
     command = [sys.executable, "-c", "import sys; from samscale import cli; sys.exit(cli.main())"]
     command += ["study", file, f"--workdir={tmp_path / 'w'}"]

@@ -4,15 +4,18 @@ A cell has one owner, by the lease of its run folder. An executor
 maps chunks of cells to outcomes; how it reaches its workers is its own business.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
-from samscale.training import folder, progress, replicas, run
+from samscale.training import checkpoint, folder, lease, progress, replicas, run
 
 DONE, FAILED, BUSY = "done", "failed", "busy"
+ATTEMPTS = 3  # a cell that so many processes in a row die at, where it stands, has failed
+TRIED = ".tried"  # in a run folder: the step it stands at, and how many processes began there
 
 
 class Outcome(NamedTuple):
@@ -35,13 +38,18 @@ def run_cells(configs: Sequence[Config], workdir, replicas: int = 0) -> Iterator
     """
     left = []
     for config in configs:
-        if outcome := known(config, workdir):
+        if outcome := known(config, workdir) or _deadly(config, workdir):
             yield outcome
         else:
             left.append(config)
+    left.sort(key=lambda config: -_deaths(config, workdir))
     while left:
-        size = 1 if len(left) == 1 else _replicas(left[0], replicas)
-        yield from _run(left[:size], workdir)
+        # one that a process died at runs alone: whether it is that one must be clear
+        alone = len(left) == 1 or _deaths(left[0], workdir)
+        size = 1 if alone else _replicas(left[0], replicas)
+        with _tried(left[:size], workdir):
+            found = _run(left[:size], workdir)
+        yield from found
         left = left[size:]
 
 
@@ -53,6 +61,45 @@ def known(config: Config, workdir) -> Outcome | None:
     if reason := folder.failure(path):
         return Outcome(config.run_id, FAILED, reason)
     return None
+
+
+def _deaths(config, workdir) -> int:
+    """Processes in a row that died at a cell where it stands now."""
+    path = pathlib.Path(workdir) / config.run_id
+    try:
+        step, count = map(int, (path / TRIED).read_text().split())
+    except (FileNotFoundError, ValueError):
+        return 0
+    alive = lease.state(path) == lease.ALIVE
+    return 0 if alive or step != checkpoint.step(path) else count
+
+
+def _deadly(config, workdir):
+    """The failure of a cell that processes die at again and again."""
+    if _deaths(config, workdir) < ATTEMPTS:
+        return None
+    path = pathlib.Path(workdir) / config.run_id
+    reason = f"{ATTEMPTS} processes died at step {checkpoint.step(path)} (killed: out of memory?)"
+    (path / TRIED).unlink(missing_ok=True)
+    folder.fail(path, reason)
+    return Outcome(config.run_id, FAILED, reason)
+
+
+@contextlib.contextmanager
+def _tried(configs, workdir):
+    """A mark in each folder that only a process which dies inside leaves there."""
+    marks = []
+    for config in configs:
+        path = pathlib.Path(workdir) / config.run_id
+        if lease.state(path) != lease.ALIVE:  # else it is another process's
+            path.mkdir(parents=True, exist_ok=True)
+            marks.append(path / TRIED)
+            marks[-1].write_text(f"{checkpoint.step(path)} {_deaths(config, workdir) + 1}")
+    try:
+        yield
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
 
 
 def _replicas(config, wanted):
