@@ -42,7 +42,7 @@ def step_size_only(g, gs):
 
 def looksam(alpha):
     r"""``(remember, recall)``: v is the part of $g_s$ orthogonal to g; later,
-    $g + \alpha \frac{\|g\|}{\|v\|} v$.
+    $g + \alpha \|g\| \hat v$. What is remembered is $\hat v$.
 
     A v within the rounding of $g_s$ counts as zero: its direction is noise, and would be blown up.
     """
@@ -50,9 +50,11 @@ def looksam(alpha):
     def remember(g, gs):
         v = trees.add(gs, g, -trees.along(gs, g))
         rounding = 8 * max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(g))
-        return trees.scale(trees.norm(v) > rounding * trees.norm(gs), v)
+        length = trees.norm(v)
+        certain = length > rounding * trees.norm(gs)
+        return trees.scale(jnp.where(certain, trees.ratio(1.0, length), 0.0), v)
 
-    def recall(g, v):
-        return trees.add(g, v, alpha * trees.ratio(trees.norm(g), trees.norm(v)))
+    def recall(g, unit):
+        return trees.add(g, unit, alpha * trees.norm(g))
 
     return remember, recall
