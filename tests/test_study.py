@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import signal
@@ -26,6 +27,7 @@ from samscale.study import (
     workers,
 )
 from samscale.study import conduct as conductor
+from samscale.study.analysis import Design, analyse
 from samscale.training import folder, progress, record, run
 from tiny_study import BASE, tiny
 
@@ -127,6 +129,61 @@ def test_the_table_of_cells_is_the_last_line_of_each_record(tmp_path):
         assert (row.num_params, row.x) == (final["num_params"], final["num_params"])
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"seed": repeated("split_seed", range(3))},
+        {"seed": repeated("seed", range(2)), "split_seed": repeated("split_seed", range(3))},
+    ],
+    ids=["not seeds", "two axes"],
+)
+def test_pairs_are_of_the_same_replicate_whatever_repeats(tmp_path, axes):
+    study = tiny(**axes)
+    table = results.cells(study, tmp_path)
+    number = math.prod(len(axis.values) for axis in axes.values())
+    by = ["size", "method", *(a.name for a in study.role(grid.NUISANCE))]
+    assert (table.groupby(by, dropna=False)["seed"].nunique() == number).all()
+    assert not table.duplicated([*by, "seed"]).any()
+    done = table.assign(status="done", value=0.9, select=0.9, x=1.0, reason="")
+    gains = analyse(done, Design(("rho",))).gains
+    assert set(gains["n"]) == {number}
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"metric": "acuracy"}, "metric='acuracy': must be 'accuracy' or 'loss'"),
+        ({"value": "test_acuracy"}, "value='test_acuracy': must be one of train_accuracy, "),
+        ({"select": "validation_los"}, "select='validation_los': must be one of "),
+        ({"x": "num_neurons"}, "x='num_neurons': must be 'num_params', or a knob that is one"),
+        ({"x": "widht"}, "x='widht': must be 'num_params', or a knob that is one number"),
+    ],
+)
+def test_a_number_that_no_run_has_is_refused_before_anything_runs(tmp_path, wrong, words, capsys):
+    changes = ", ".join(f"{k}={v!r}" for k, v in wrong.items())
+    path = tmp_path / "wrong.py"
+    path.write_text(FILE.replace("base=BASE,", f"base=BASE, {changes},", 1))
+    assert cli.main(["samscale", "study", str(path), f"--workdir={tmp_path / 'w'}"]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_two_studies_at_once_run_and_note_every_cell_once(tmp_path, file):
+    command = [sys.executable, "-c", "import sys; from samscale import cli; sys.exit(cli.main())"]
+    command += ["study", file, f"--workdir={tmp_path / 'w'}"]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    place = tmp_path / "w" / "study-tiny_width" / "study.jsonl"
+    ids = [json.loads(line)["run_id"] for line in place.read_text().splitlines()]
+    assert sorted(set(ids)) == sorted(ids)
+    assert len(ids) == 2 * (2 + 2 + 2 * 2)
+    for run_id in ids:
+        lines = record.read(tmp_path / "w" / run_id)
+        assert [line["step"] for line in lines[:-1]] == sorted({x["step"] for x in lines[:-1]})
+
+
 def test_a_cell_that_another_process_is_running_is_waited_for(tmp_path, monkeypatch, capsys):
     study = tiny(seed=repeated("seed", [0]))
     held = cells(study)[0].config
@@ -162,28 +219,44 @@ def test_a_cell_whose_process_dies_again_and_again_has_failed(tmp_path, monkeypa
     assert outcomes[good.run_id].status == "done"
 
 
-def test_a_cell_that_the_study_itself_dies_at_again_and_again_has_failed(tmp_path, monkeypatch):
-    """An out-of-memory kill, say, of the process that does it all."""
+DEADLY = """
+import os, pathlib
+def task(config):
+    deaths = pathlib.Path("deaths")
+    deaths.write_text(str(int(deaths.read_text()) + 1))
+    os._exit(9)
+"""
+START = """
+import pathlib
+from samscale.config import Config
+from samscale.study import execute
+workdir = pathlib.Path("w")
+execute.kills = lambda: int(pathlib.Path("deaths").read_text()) if COUNTED else 0
+print(list(execute.here()([[CELLS[0]], [CELLS[1]]], workdir)))
+"""
+
+
+@pytest.mark.parametrize("for_memory", [True, False])
+def test_a_cell_that_the_system_ends_the_study_at_for_memory_has_failed(
+    tmp_path, monkeypatch, for_memory
+):
+    """In this process, which is killed with it. Any other kill is no fault of the cell's."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    code = "import os\ndef task(config):\n    open('deaths', 'a').write('x')\n    os._exit(9)\n"
-    (tmp_path / "deadly.py").write_text(code)
-    good = cells(tiny())[0].config
-    deadly = dataclasses.replace(BASE, task="deadly:task")
-    start = (
-        "import sys; from samscale.config import Config\n"
-        "from samscale.study import execute\n"
-        f"import pathlib; workdir = pathlib.Path('w')\n"
-        f"print(list(execute.here()([[{good!r}], [{deadly!r}]], workdir)))"
-    )
-    go = lambda: subprocess.run(
-        [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert [go().returncode for _ in range(execute.ATTEMPTS)] == [9, 9, 9]
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    (tmp_path / "deaths").write_text("0")
+    good, deadly = cells(tiny())[0].config, dataclasses.replace(BASE, task="deadly:task")
+    words = f"from samscale.config import Config; COUNTED, CELLS = {for_memory}, {[good, deadly]!r}"
+    command = [sys.executable, "-c", f"{words}\n{START}"]
+    go = lambda: subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert [go().returncode for _ in range(execute.ATTEMPTS)] == [9, 9]
     last = go()
-    assert last.returncode == 0
-    assert "3 processes died at step 0 (killed: out of memory?)" in last.stdout
-    assert (tmp_path / "deaths").read_text() == "xxx"
     assert execute.known(good, tmp_path / "w").status == "done"
+    if not for_memory:
+        assert last.returncode == 9
+        return
+    assert last.returncode == 0
+    assert "out of memory: the system ended 2 processes at step 0" in last.stdout
+    assert (tmp_path / "deaths").read_text() == "2"
     folder.forgive(tmp_path / "w" / deadly.run_id)
     assert go().returncode == 9  # as often as it takes, but not for ever
 

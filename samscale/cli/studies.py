@@ -29,12 +29,12 @@ def study(argv) -> int:
     args = parser.parse_args(argv[1:])
     try:
         chosen = _changed(load_study(args.file), args).validate()
-        if args.dry_run:
-            return _dry_run(chosen, args.workdir)
         from samscale.study import executors
 
         execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
         _ready(chosen)
+        if args.dry_run:
+            return _dry_run(chosen, args.workdir)
     except ValueError as error:
         return fail(error, 2)
     except OSError as error:
@@ -172,13 +172,12 @@ def _run(chosen, name, args, execute, command):
 
 
 def _ready(chosen):
-    """Builds the first cell: data that are absent are found so before anything is written."""
-    from samscale.study import cells, pictures
-    from samscale.training import compiled, run
+    from samscale.study import conduct, pictures
+    from samscale.training import compiled
 
     compiled.keep_programs()
     pictures.check(chosen)
-    run.ready(cells(chosen)[0].config)
+    conduct.check(chosen)
 
 
 def _dry_run(chosen, workdir):

@@ -1,16 +1,36 @@
 """From a study to its finished cells: what is missing is run, what exists is kept."""
 
 import itertools
-import json
 import pathlib
 import time
+
+import jax
 
 from samscale.study import results, store, view
 from samscale.study.execute import BUSY, DONE, FAILED, Executor, Outcome
 from samscale.study.grid import Cell, Study, cells
-from samscale.training import folder
+from samscale.training import folder, run
 
 POLL_SECONDS = 1.0  # between looks at cells that another process is running
+
+
+def check(study: Study) -> None:
+    """Builds the first cell: what is wrong with its data, or with the names of the numbers that
+    the study asks for, is found before anything is written. Raises ``ValueError``, ``OSError``."""
+    task = run.ready(cells(study)[0].config).task
+    params, stats = jax.eval_shape(task.init, jax.random.key(0))
+    batch = {k: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for k, a in task.train.items()}
+    loss = lambda *at: task.loss(*at, False)[0]
+    means = sorted({*jax.eval_shape(loss, params, stats, batch, jax.random.key(0))} - {"count"})
+    if not study.value and study.metric not in means:
+        choices = " or ".join(map(repr, means))
+        raise ValueError(f"metric={study.metric!r}: must be {choices}, or value be given")
+    known = [f"{split}_{name}" for split in ("train", "validation", "test") for name in means]
+    for field in ("value", "select"):
+        name = getattr(study, field)
+        of_split = name.startswith(("train_", "validation_", "test_")) and "_at_" not in name
+        if of_split and name not in known:
+            raise ValueError(f"{field}={name!r}: must be one of {', '.join(known)}")
 
 
 def conduct(study: Study, name: str, workdir, execute: Executor, command=(), retry_failed=False):
@@ -26,21 +46,26 @@ def conduct(study: Study, name: str, workdir, execute: Executor, command=(), ret
     if retry_failed:
         for run_id in by_id:
             folder.forgive(pathlib.Path(workdir) / run_id)
-    noted = _noted(path)
+    store.mend(path)
     shown = view.choose(study, len(by_id))
-    left = dict(by_id)
+    left, waited = dict(by_id), 0
     try:
         while left:
+            busy = set(left) if waited else set()
             for outcome in execute(_chunks(left.values()), pathlib.Path(workdir)):
                 if outcome.status == BUSY:
                     continue
                 cell = left.pop(outcome.run_id)
                 line = _line(study, cell, outcome, workdir)
-                if noted.get(outcome.run_id) != outcome.status:
+                if outcome.run_id in busy:
+                    time.sleep(POLL_SECONDS)  # whoever ran it is about to note it
+                if store.noted(path).get(outcome.run_id) != outcome.status:
                     store.note(path, line)
                 shown.update(line)
             if left:
-                shown.say(f"waiting for cells that another process is running: {len(left)}")
+                if len(left) != waited:
+                    shown.say(f"waiting for cells that another process is running: {len(left)}")
+                waited = len(left)
                 time.sleep(POLL_SECONDS)
     finally:
         shown.stop()
@@ -67,22 +92,3 @@ def _line(study: Study, cell: Cell, outcome: Outcome, workdir):
         **seconds,
         **reason,
     }
-
-
-def _noted(path):
-    """run_id -> the status that an earlier process wrote down last."""
-    file = path / "study.jsonl"
-    if not file.exists():
-        return {}
-    *lines, torn = file.read_text().split("\n")
-    if torn:
-        with file.open("a") as end:  # of a process killed within a line
-            end.write("\n")
-    found = {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        found[row["run_id"]] = row["status"]
-    return found

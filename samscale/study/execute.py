@@ -5,6 +5,7 @@ maps chunks of cells to outcomes; how it reaches its workers is its own business
 """
 
 import contextlib
+import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from samscale.errors import Diverged, Interrupted
 from samscale.training import checkpoint, folder, lease, progress, replicas, run
 
 DONE, FAILED, BUSY = "done", "failed", "busy"
-ATTEMPTS = 3  # a cell that so many processes in a row die at, where it stands, has failed
-TRIED = ".tried"  # in a run folder: the step it stands at, and how many processes began there
+ATTEMPTS = 2  # a cell that the system ended so many processes at, for want of memory, has failed
+TRIED = ".tried"  # in a run folder: kills for memory on this machine before each process there
 
 
 class Outcome(NamedTuple):
@@ -64,14 +65,27 @@ def known(config: Config, workdir) -> Outcome | None:
 
 
 def _deaths(config, workdir) -> int:
-    """Processes in a row that died at a cell where it stands now."""
+    """Processes that died at a cell while the system ended some for want of memory.
+
+    Any other kill tells nothing against the cell.
+    """
     path = pathlib.Path(workdir) / config.run_id
     try:
-        step, count = map(int, (path / TRIED).read_text().split())
+        before = list(map(int, (path / TRIED).read_text().split()))
     except (FileNotFoundError, ValueError):
         return 0
-    alive = lease.state(path) == lease.ALIVE
-    return 0 if alive or step != checkpoint.step(path) else count
+    if lease.state(path) == lease.ALIVE:
+        return 0
+    return sum(later > earlier for earlier, later in itertools.pairwise([*before, kills()]))
+
+
+def kills() -> int:
+    """How many processes this machine has ended for want of memory; 0 where it does not tell."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _deadly(config, workdir):
@@ -79,7 +93,7 @@ def _deadly(config, workdir):
     if _deaths(config, workdir) < ATTEMPTS:
         return None
     path = pathlib.Path(workdir) / config.run_id
-    reason = f"{ATTEMPTS} processes died at step {checkpoint.step(path)} (killed: out of memory?)"
+    reason = f"out of memory: the system ended {ATTEMPTS} processes at step {checkpoint.step(path)}"
     (path / TRIED).unlink(missing_ok=True)
     folder.fail(path, reason)
     return Outcome(config.run_id, FAILED, reason)
@@ -94,7 +108,8 @@ def _tried(configs, workdir):
         if lease.state(path) != lease.ALIVE:  # else it is another process's
             path.mkdir(parents=True, exist_ok=True)
             marks.append(path / TRIED)
-            marks[-1].write_text(f"{checkpoint.step(path)} {_deaths(config, workdir) + 1}")
+            with marks[-1].open("a") as mark:
+                mark.write(f"{kills()}\n")
     try:
         yield
     finally:

@@ -37,7 +37,8 @@ def nuisance(name: str, values, only: Sequence[str] = ()) -> Axis:
 
 
 def repeated(name: str, values) -> Axis:
-    """Replications, usually of ``seed``; differences are paired by them."""
+    """Replications, usually of ``seed``; differences are paired by them, by all of them together
+    where there are several."""
     return Axis(name, REPEATED, _labelled(name, values))
 
 
@@ -130,6 +131,11 @@ class Study:
                 if method not in self.methods.values:
                     choices = ", ".join(self.methods.values)
                     raise ValueError(f"only={method!r} of {axis.name!r}: choose among {choices}")
+            if axis.role == REPEATED and axis.only:
+                raise ValueError(f"only={axis.only!r} of {axis.name!r}: must be empty, all repeat")
+        numbers = [f.name for f in dataclasses.fields(Config) if f.type in (int, float)]
+        if self.x not in ("num_params", *numbers):
+            raise ValueError(f"x={self.x!r}: must be 'num_params', or a knob that is one number")
         for cell in cells(self):
             cell.config.validate()
         return self

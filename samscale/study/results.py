@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from samscale.study.grid import METHOD, NUISANCE, Study
+from samscale.study.grid import METHOD, NUISANCE, REPEATED, Study
 from samscale.study.grid import cells as grid_cells
 from samscale.training import folder, record
 
@@ -56,7 +56,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
                 "x": _x(study, cell, found),
                 METHOD: cell.labels[METHOD],
                 **{a.name: _number(a, cell) for a in axes},
-                "seed": cell.config.seed,
+                "seed": _replicate(study, cell),
                 "select": found.get(select, np.nan),
                 "value": found.get(value, np.nan),
                 "status": "missing" if found["status"] == UNFINISHED else found["status"],
@@ -146,6 +146,18 @@ def _x(study, cell, found):
         return float(found.get("num_params", np.nan))
     changes = study.size.values[cell.labels[study.size.name]]  # a plain method's rho is settled
     return float(changes.get(study.x, getattr(cell.config, study.x)))
+
+
+def _replicate(study, cell):
+    """What pairs a cell with those of other methods: its seed, where only seeds repeat; else the
+    place of its labels among all that repeat."""
+    axes = study.role(REPEATED)
+    if [axis.name for axis in axes] == ["seed"]:
+        return cell.config.seed
+    place = 0
+    for axis in axes:
+        place = place * len(axis.values) + list(axis.values).index(cell.labels[axis.name])
+    return place
 
 
 def _fill_x(table):

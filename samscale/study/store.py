@@ -4,6 +4,7 @@
 several processes may), and what ``report`` writes.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -55,6 +56,37 @@ def names(workdir) -> list[str]:
     found = pathlib.Path(workdir).glob(f"{PREFIX}*/study.json")
     newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent.name.removeprefix(PREFIX) for path in newest]
+
+
+def mend(path: pathlib.Path) -> None:
+    """Ends a line of ``study.jsonl`` within which a process was killed."""
+    file = path / "study.jsonl"
+    if file.exists() and not file.read_bytes().endswith(b"\n"):
+        with file.open("a") as end:
+            end.write("\n")
+
+
+_SEEN: dict[pathlib.Path, tuple[int, dict[str, str]]] = {}  # file -> bytes read, what they say
+
+
+def noted(path: pathlib.Path) -> dict[str, str]:
+    """run_id -> the status that was written down last, by whichever process; only new lines are
+    read again."""
+    file = (path / "study.jsonl").resolve()
+    if not file.exists():
+        return {}
+    start, found = _SEEN.get(file, (0, {}))
+    with file.open("rb") as lines:
+        if lines.seek(0, os.SEEK_END) < start:  # another file of that name
+            start, found = 0, {}
+        lines.seek(start)
+        whole = lines.read().rpartition(b"\n")[0]
+    for text in whole.split(b"\n"):
+        with contextlib.suppress(ValueError, KeyError):
+            row = json.loads(text)
+            found[row["run_id"]] = row["status"]
+    _SEEN[file] = start + (len(whole) + 1 if whole else 0), found
+    return found
 
 
 def note(path: pathlib.Path, line: dict[str, Any]) -> None:
