@@ -62,7 +62,7 @@ def _replicas(config, count=100):
     machine = Compiled(config)
     each = [Knobs.of(dataclasses.replace(config, seed=seed)) for seed in range(SEEDS)]
     knobs = jax.tree.map(lambda *numbers: jnp.stack(numbers), *each)
-    orders = jax.vmap(machine.order, (0, None))(knobs, 0)
+    orders = jax.vmap(machine.program.order, (0, None))(knobs, 0)
     examples = machine.feed(orders[0], 0).examples
     init = jax.jit(jax.vmap(machine.program.init, (0, None, 0)))
     axes = (0, None, 0, None, None, 0)

@@ -231,3 +231,16 @@ def test_a_slope_weighs_a_seed_by_what_its_sizes_can_tell():
     assert row.slope == pytest.approx(1.2)
     sem = np.sqrt((2 * 0.2**2 + 0.5 * 0.8**2) / 2.5)
     assert row.high - row.slope == pytest.approx(12.706205 * sem)
+
+
+def test_what_choosing_on_test_adds_is_a_sentence():
+    rows = [run("sgd", s, 0.5) for s in range(3)]
+    rows += [run("sam", s, 0.6, rho=0.1, select=0.8) for s in range(3)]
+    rows += [run("sam", s, 0.7, rho=0.2, select=0.7) for s in range(3)]
+    (sentence,) = analyse(table(*rows), Design(("rho",))).selection
+    assert sentence == (
+        "With rho chosen on test, as papers do, the mean gain of sam over sgd would be "
+        "+20 points instead of +10 points: selection adds +10 points."
+    )
+    plain = [run(method, s, 0.5) for s in range(3) for method in ("sgd", "sam")]
+    assert analyse(table(*plain), Design(())).selection == []

@@ -1,6 +1,7 @@
 """Programs kept on disk: found by whoever would make the same, and by nobody else."""
 
 import dataclasses
+import functools
 import os
 
 import jax
@@ -8,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import runs
+from samscale import data, tasks
 from samscale.config import Config
-from samscale.training import kept
+from samscale.data.dataset import take
+from samscale.training import compiled, kept, run
 
 X = jnp.linspace(0, 1, 5)
 
@@ -77,15 +81,31 @@ def test_another_name_or_setting_of_jax_is_another_program(traced):
     assert len(traced.shapes) == 3
 
 
-def test_a_damaged_program_is_made_anew_and_mended(traced, tmp_path):
+@pytest.mark.parametrize("damage", ["a bit", "the end"])
+def test_a_damaged_program_is_made_anew_and_mended(traced, tmp_path, damage):
     whole = start(traced)({"x": X}, 1.0)
-    (path,) = (tmp_path / "whole").iterdir()
-    path.write_bytes(path.read_bytes()[:1000])
+    (path,) = (p for p in (tmp_path / "whole").iterdir() if p.suffix != ".name")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # machine code: a bit that nobody checked might kill
+    path.write_bytes(content[: len(content) if damage == "a bit" else 1000])
     again = start(traced)({"x": X}, 1.0)
     jax.tree.map(np.testing.assert_array_equal, whole, again)
     start(traced)({"x": X}, 1.0)
     assert len(traced.shapes) == 2
-    assert list((tmp_path / "whole").iterdir()) == [path]
+    assert len(list((tmp_path / "whole").iterdir())) == 2
+
+
+def test_programs_that_turn_out_the_same_are_compiled_once(traced, tmp_path, monkeypatch):
+    start(traced)({"x": X}, 1.0)
+    monkeypatch.setattr(kept, "_sources", lambda: "a comment was edited")
+    compiled = []
+    monkeypatch.setattr(kept, "_serialized", compiled.append)
+    start(traced)({"x": X}, 1.0)
+    start(traced, "g")({"x": X}, 1.0)
+    assert len(traced.shapes) == 3
+    assert compiled == []
+    suffixes = sorted(path.suffix for path in (tmp_path / "whole").iterdir())
+    assert suffixes == ["", ".name", ".name", ".name"]
 
 
 def test_where_nothing_can_be_written_programs_run_all_the_same(traced, tmp_path):
@@ -112,9 +132,44 @@ def test_results_may_overwrite_what_is_donated(traced):
         assert program.memory < 2 * x.nbytes + 64
 
 
-def test_a_task_of_the_users_own_is_not_kept_for_its_sources_are_not_known():
-    mine = dataclasses.replace(Config(), task="mine:task")
-    assert kept.name(mine, "init") is None
-    assert kept.name(Config(), "init") != kept.name(Config(), "order")
-    wider = dataclasses.replace(Config(), num_neurons=(7,))
-    assert kept.name(wider, "init") != kept.name(Config(), "init")
+def test_what_a_program_is_made_from_is_in_its_name():
+    base = Config(dataset="digits").validate()
+    task = tasks.build(base)
+    less = task._replace(train={name: a[:-1] for name, a in task.train.items()})
+    wider = dataclasses.replace(base, num_neurons=(7,))
+    names = [
+        kept.name(base, task, "init"),
+        kept.name(base, less, "init"),
+        kept.name(base, task, "order"),
+        kept.name(wider, task, "init"),
+    ]
+    assert len(set(names)) == 4
+    assert kept.name(dataclasses.replace(base, seed=5), task, "init") == names[0]  # a number
+
+
+def test_what_is_of_the_users_own_is_not_kept_for_its_sources_are_not_known(monkeypatch):
+    base = Config(dataset="digits").validate()
+    task = tasks.build(base)
+    assert kept.name(dataclasses.replace(base, task="mine:task"), task, "init") is None
+    monkeypatch.setitem(data.DATASETS, "mine", lambda **_: None)
+    assert kept.name(dataclasses.replace(base, dataset="mine"), task, "init") is None
+
+
+def test_other_data_of_the_same_name_are_not_trained_by_the_program_of_the_first(
+    tmp_path, monkeypatch
+):
+    """The number of examples is part of the program, though not every argument shows it."""
+    read = data.DATASETS["digits"]
+    config = dataclasses.replace(runs.TINY, num_epochs=1)
+    found = {}
+    for n in (1400, 900):
+        train, test, *rest = read()
+        few = functools.partial(lambda *found, **_: found, take(train, slice(n)), test, *rest)
+        few.__module__ = read.__module__
+        monkeypatch.setitem(data.DATASETS, "digits", few)
+        for place in (tmp_path / "whole", None):
+            monkeypatch.setattr(kept, "place", lambda place=place: place)
+            compiled._COMPILED.clear()
+            found[n, place] = run.train(config, tmp_path / f"{n} {place is None}", runs.VIEW())
+        assert found[n, None]["test_loss"] == found[n, tmp_path / "whole"]["test_loss"]
+    assert found[1400, None]["step"] > found[900, None]["step"]

@@ -12,7 +12,7 @@ from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
 from samscale.study import results
 from samscale.study.analysis import Design, analyse
 from samscale.study.report import charts, figure, frames, vega
-from samscale.study.report.figures import FORMATS, KINDS
+from samscale.study.report.figures import FORMATS, KINDS, SAVED
 
 
 def data(page):
@@ -111,7 +111,7 @@ def test_results_csv_holds_the_cells_as_they_are(study):
 
 def test_nothing_but_the_results_is_left_in_the_folder(study):
     files = {str(path.relative_to(study[0])) for path in study[0].rglob("*") if path.is_file()}
-    figures = {f"figures/{kind}.{suffix}" for kind in KINDS for suffix in FORMATS}
+    figures = {f"figures/{kind}.{suffix}" for kind in SAVED for suffix in FORMATS}
     assert files == {"report.html", "results.csv"} | figures
 
 
@@ -158,8 +158,9 @@ def test_without_a_nuisance_there_is_no_radius_to_draw(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_of_nothing_says_so(tmp_path, kind):
     cells, _ = staged(tmp_path, "nothing has run", Design(nuisance=()))
+    curves = pd.DataFrame(columns=["run_id", "epoch"])
     design, path = Design(nuisance=()), tmp_path / "figure.svg"
-    figure(cells, analyse(cells, design), design, INFO, kind, path)
+    figure(cells, analyse(cells, design), design, INFO, kind, path, curves)
     assert "Nothing to draw yet" in path.read_text()
 
 
@@ -205,9 +206,9 @@ MAGIC = {"svg": b"<svg ", "png": b"\x89PNG\r\n", "pdf": b"%PDF-"}
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_are_one_column_of_a_paper_wide(tmp_path, kind, suffix):
-    cells, _ = simulated(panels=("", "label_noise=0.5"))
+    cells, curves = simulated(panels=("", "label_noise=0.5"))
     path = tmp_path / f"figure.{suffix}"
-    figure(cells, analyse(cells, DESIGN), DESIGN, INFO, kind, path)
+    figure(cells, analyse(cells, DESIGN), DESIGN, INFO, kind, path, curves)
     content = path.read_bytes()
     assert content.startswith(MAGIC[suffix])
     if suffix == "svg":
@@ -223,7 +224,7 @@ def test_figures_are_one_column_of_a_paper_wide(tmp_path, kind, suffix):
 def test_unknown_kinds_and_formats_are_named(tmp_path):
     cells, _ = simulated()
     found = cells, analyse(cells, DESIGN), DESIGN, INFO
-    with pytest.raises(ValueError, match=r"^kind='pie': choose one of \['absolute', 'gain', "):
+    with pytest.raises(ValueError, match=r"^kind='pie': choose one of \['absolute', 'cost', "):
         figure(*found, "pie", tmp_path / "a.svg")
     with pytest.raises(ValueError, match=r"^path='.*a\.jpg': the suffix must be one of \['pdf', "):
         figure(*found, "gain", tmp_path / "a.jpg")

@@ -20,6 +20,7 @@ from samscale.study import (
     execute,
     grid,
     nuisance,
+    publish,
     repeated,
     results,
     scientific,
@@ -28,7 +29,7 @@ from samscale.study import (
 )
 from samscale.study import conduct as conductor
 from samscale.study.analysis import Design, analyse
-from samscale.training import folder, progress, record, run
+from samscale.training import folder, lease, progress, record, run
 from tiny_study import BASE, tiny
 
 DIGITS = pathlib.Path("studies/digits_width.py").resolve()
@@ -219,6 +220,34 @@ def test_a_cell_whose_process_dies_again_and_again_has_failed(tmp_path, monkeypa
     assert outcomes[good.run_id].status == "done"
 
 
+HANGING = """
+import os, pathlib, signal
+from samscale import tasks
+from samscale.config import Config
+def task(config):
+    base = tasks.build(Config(num_neurons=(4,)))
+    def init(key):
+        if not pathlib.Path("stopped").exists():
+            pathlib.Path("stopped").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return base.init(key)
+    return base._replace(init=init)
+"""
+
+
+def test_a_process_that_hangs_is_replaced_once_its_lease_has_lapsed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(lease, "SECONDS", 2.0)
+    monkeypatch.setenv("SAMSCALE_LEASE_SECONDS", "2")
+    (tmp_path / "hanging.py").write_text(HANGING)
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(BASE, task="hanging:task")
+    (outcome,) = workers.processes(1)([[config]], tmp_path)
+    assert outcome.status == "done"
+    assert (tmp_path / "stopped").exists()
+    assert lease.newest(tmp_path / config.run_id) == 2  # the second owner
+
+
 DEADLY = """
 import os, pathlib
 def task(config):
@@ -259,6 +288,18 @@ def test_a_cell_that_the_system_ends_the_study_at_for_memory_has_failed(
     assert (tmp_path / "deaths").read_text() == "2"
     folder.forgive(tmp_path / "w" / deadly.run_id)
     assert go().returncode == 9  # as often as it takes, but not for ever
+
+
+def test_every_start_of_a_study_is_remembered(tmp_path, monkeypatch):
+    study = tiny()
+    one, two = ["samscale", "study", "a b.py"], ["samscale", "study", "c.py", "--seeds=3"]
+    for command in (one, two, one):
+        store.save(tmp_path, "s", study, command)
+    monkeypatch.setattr(folder, "versions", lambda: {"jax": "another"})
+    store.save(tmp_path, "s", study, one)
+    info = publish.find(tmp_path, "s").info
+    assert info["commands"] == ["samscale study 'a b.py'", "samscale study c.py --seeds=3"]
+    assert info["environment"]["jax"].endswith("; another")
 
 
 def test_a_killed_study_goes_on_and_loses_nothing(tmp_path, file):

@@ -6,6 +6,8 @@ import pathlib
 from samscale.cli.train import call
 from samscale.cli.words import fail, guarded, stoppable, words
 
+FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
+
 
 def study(argv) -> int:
     """Run a grid of networks and report: FILE --workdir=DIR [--quick] [--epochs=N] [--dry-run]"""
@@ -131,15 +133,19 @@ def figure(argv) -> int:
     """A figure for a paper: WORKDIR --kind=gain [--format=pdf] [--out=FILE] [--study=NAME]"""
     parser = _parser(figure, "workdir")
     _study_argument(parser)
-    parser.add_argument("--kind", default="gain", help="gain, absolute, radius, heatmap")
-    parser.add_argument("--format", default="pdf", help="pdf, svg, png")
+    parser.add_argument("--kind", default="gain", help=FIGURES)
+    parser.add_argument("--format", help="pdf, svg, png; default: that of --out, or pdf")
     parser.add_argument("--out", metavar="FILE", help="default: KIND.FORMAT here")
     args = parser.parse_args(argv[1:])
 
     def show():
         from samscale.study import publish
 
-        path = pathlib.Path(args.out or f"{args.kind}.{args.format}")
+        path = pathlib.Path(args.out or f"{args.kind}.{args.format or 'pdf'}")
+        if args.format and path.suffix.lower() != f".{args.format}":
+            raise ValueError(f"out={args.out!r}: must end in .{args.format}, as --format says")
+        if not path.parent.is_dir():
+            raise ValueError(f"out={args.out!r}: no such folder as {str(path.parent)!r}")
         publish.figure(args.workdir, _name(args), args.kind, path)
         print(path)
 

@@ -76,6 +76,11 @@ def call(file: str, field: str, function: str, *arguments):
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except Exception as error:  # whatever a file of the user's may raise
+        raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, function, None)):
+        raise ValueError(f"{field}={file!r}: must define {function}()")
+    try:
         return getattr(module, function)(*arguments)
     except Exception as error:  # whatever a file of the user's may raise
         raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error

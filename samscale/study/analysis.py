@@ -42,6 +42,7 @@ class Analysis:
     radius: pd.DataFrame
     warnings: list[str]
     answer: str
+    selection: list[str]  # what choosing on test adds, a sentence for each method
 
 
 def analyse(cells, design) -> Analysis:
@@ -88,6 +89,7 @@ def analyse(cells, design) -> Analysis:
             *(sentences.worse(row, design) for row in worse.itertuples()),
         ],
         sentences.answer(headline(trends), headline(gains), worse, design),
+        list(sentences.selection(gains, design)),
     )
 
 

@@ -15,7 +15,8 @@ from samscale.training.step import Knobs
 
 RATE_SIZE = 1024  # of the matrix product that tells the machine's rate
 SHARE = 0.5  # of that rate that training reaches, roughly
-COMPILE_SECONDS, RUN_SECONDS = 1.5, 0.05  # of a program, and of a run beside its steps
+COMPILE_SECONDS, RUN_SECONDS = 4.0, 0.05  # of a program, and of a run beside its steps
+STEP_SECONDS = 2e-5  # of a gradient, however small the network
 
 
 class Group(NamedTuple):
@@ -47,10 +48,11 @@ def plan(study: Study, workdir) -> list[Group]:
             each = float(np.mean(done))
         else:
             rate = rate or _rate()
-            each = steps * operations / (SHARE * rate) + RUN_SECONDS
+            least = STEP_SECONDS * machine.program.gradients(steps)
+            each = steps * operations / (SHARE * rate) + least + RUN_SECONDS
         labels = {k: v for k, v in group[0].labels.items() if k == "method"}
         labels |= {a.name: group[0].labels[a.name] for a in (study.size, *study.panels)}
-        left = len(group) - len(done)
+        left = sum(row["status"] == results.UNFINISHED for row in found)
         seconds = left * each + (COMPILE_SECONDS if left else 0)
         gradients = left * machine.program.gradients(steps)
         title = " ".join(labels.values())

@@ -1,6 +1,7 @@
 """From a study's runs to its analysis, report and figures: at any time, also in mid-study."""
 
 import pathlib
+import shlex
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -23,7 +24,7 @@ class Findings(NamedTuple):
 
 def find(workdir, name: str) -> Findings:
     """Raises ``ValueError`` where the work folder holds no such study."""
-    study, noted = store.load(workdir, name)
+    study, starts = store.load(workdir, name)
     table = results.cells(study, workdir)
     design = Design(
         nuisance=tuple(axis.name for axis in study.role(NUISANCE)),
@@ -34,7 +35,7 @@ def find(workdir, name: str) -> Findings:
         x_name="parameters" if study.x == "num_params" else study.x,
         log_x=study.x == "num_params",
     )
-    return Findings(study, table, design, analyse(table, design), _info(name, study, noted))
+    return Findings(study, table, design, analyse(table, design), _info(name, study, starts))
 
 
 def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
@@ -53,7 +54,11 @@ def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
 def figure(workdir, name: str, kind: str, path) -> None:
     """One figure for a paper; raises ``ValueError`` for an unknown kind or format."""
     found = find(workdir, name)
-    report.figure(found.cells, found.analysis, found.design, found.info, kind, path)
+    curves = None
+    if kind == "training":
+        study = frames.Study(found.cells, found.analysis, found.design, found.info)
+        curves = results.curves(frames.at_chosen(study), workdir)
+    report.figure(found.cells, found.analysis, found.design, found.info, kind, path, curves)
 
 
 def _split(value):
@@ -71,7 +76,15 @@ def _measured(runs):
     return [f"Flatness does not compare: of some runs it was measured on {words}."]
 
 
-def _info(name, study, noted):
+def _environment(found):
+    """Of all starts, what differs between them one after another."""
+    flat = [{**e, **e.pop("versions", {})} for e in map(dict, found)]
+    names = dict.fromkeys(name for e in flat for name in e if name != "command")
+    words = lambda v: ", ".join(map(str, v)) if isinstance(v, list) else str(v)
+    return {n: "; ".join(dict.fromkeys(words(e[n]) for e in flat if n in e)) for n in names}
+
+
+def _info(name, study, starts):
     words = {}
     for axis in study.axes:
         only = f" (only {', '.join(axis.only)})" if axis.only else ""
@@ -81,8 +94,8 @@ def _info(name, study, noted):
         "name": name,
         "question": study.question,
         "paper": dict(study.paper),
-        "commands": [" ".join(noted["command"])],
-        "environment": noted["environment"],
+        "commands": list(dict.fromkeys(shlex.join(start["command"]) for start in starts)),
+        "environment": _environment([start["environment"] for start in starts]),
         "base": base,
         "axes": [*words.values(), f"everything else, {FIXED}: as listed"],
         "warnings": [],

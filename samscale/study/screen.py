@@ -1,5 +1,7 @@
 """What a study leaves on the screen."""
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +14,9 @@ MOST_FAILED = 10  # failed cells that are listed
 
 def show(found) -> None:
     """The gain at every size, the answer, the warnings, and the cells that failed."""
-    console, design, analysis = Console(), found.design, found.analysis
+    design, analysis = found.design, found.analysis
+    # a table wraps at 80 columns; whoever reads a file has more
+    console = Console() if sys.stdout.isatty() else Console(width=110)
     percent = design.metric == "accuracy"
     scale, digits, unit = (100, 2, " %") if percent else (1, 4, "")
     table = Table(title=found.study.question)
@@ -23,27 +27,35 @@ def show(found) -> None:
         METHOD,
         f"{METHOD}{unit}",
         "gain, 95 %",
+        *(others := _others(found)),
         "n",
     ):
         table.add_column(name, justify="right")
     chosen = headline(analysis.chosen).to_dict("records")
     base = {(r["panel"], r["size"]): r for r in chosen if r["method"] == design.baseline}
     mine = {(r["panel"], r["size"], r["method"]): r for r in chosen}
-    for row in headline(analysis.gains).to_dict("records"):
+    rows = headline(analysis.gains).to_dict("records")
+    told = {(r["panel"], r["size"], r["method"], f"over {r['against']}"): r for r in rows}
+
+    def gain(row):
+        half = (row["high"] - row["low"]) / 2
+        interval = f" ± {scale * half:.{digits}f}" if half == half else ""
+        return f"{scale * row['mean']:+.{digits}f}{interval}"
+
+    for row in rows:
         at = row["panel"], row["size"]
         if row["against"] != design.baseline or (*at, row["method"]) not in mine:
             continue
         own = mine[(*at, row["method"])]
         where = ", ".join(f"{n} {own[n]:g}" for n in design.nuisance if own[n] == own[n])
-        half = (row["high"] - row["low"]) / 2
-        interval = f" ± {scale * half:.{digits}f}" if half == half else ""
         table.add_row(
             " ".join(filter(None, at)),
             _short(row["x"]),
             f"{scale * base[at]['mean']:.{digits}f}" if at in base else "",
             f"{row['method']} {where}".strip(),
             f"{scale * own['mean']:.{digits}f}",
-            f"{scale * row['mean']:+.{digits}f}{interval}",
+            gain(row),
+            *(gain(r) if (r := told.get((*at, row["method"], o))) else "" for o in others),
             str(row["n"]),
         )
     console.print(table)
@@ -54,7 +66,14 @@ def show(found) -> None:
         console.print(f"failed: {row['run_id']}: {row['reason']}", markup=False, highlight=False)
     if len(failed) > MOST_FAILED:
         console.print(f"... and {len(failed) - MOST_FAILED} more failed cells")
-    console.print(analysis.answer, markup=False, highlight=False, soft_wrap=True)
+    for sentence in (analysis.answer, *analysis.selection):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _others(found):
+    """The other baselines, such as twice the epochs, as columns."""
+    names = dict.fromkeys(headline(found.analysis.gains)["against"])
+    return [f"over {name}" for name in names if name != found.design.baseline]
 
 
 def _short(x):

@@ -20,7 +20,8 @@ def trend(row, design):
     claim = f"there is no evidence that {verb}" if row.verdict == "no evidence" else verb
     slope = f"{_amount(row.slope, design)} per {_step(design)}"
     slope = f"{slope} ({_interval(row.low, row.high, design)})"
-    return _start(row.panel, f"{claim}: {slope}, on {_count(row.n, 'seed')}")
+    rank = f", Kendall's tau {row.tau:+.2f} (p = {row.p:.2g})" if row.tau == row.tau else ""
+    return _start(row.panel, f"{claim}: {slope}{rank}, on {_count(row.n, 'seed')}")
 
 
 def radius(row, design):
@@ -57,6 +58,20 @@ def answer(trends, gains, worse, design):
     )
     last = f"At the largest size, {ends['size'].iloc[0]}, it is {sizes}."
     return f"{row.sentence[:-1]}{caution}. {last}"
+
+
+def selection(gains, design):
+    """What choosing on the reported data, as papers do, adds to the gains over the baseline."""
+    told = gains[(gains["protocol"] == "test") & (gains["against"] == design.baseline)]
+    for (panel, method), rows in told.dropna(subset=["bias"]).groupby(["panel", "method"]):
+        if not design.nuisance or not len(rows):
+            continue
+        mean, bias = rows["mean"].mean(), rows["bias"].mean()
+        over = f"the mean gain of {method} over {design.baseline}"
+        numbers = f"{_amount(mean, design)} instead of {_amount(mean - bias, design)}"
+        names = " and ".join(design.nuisance)
+        text = f"with {names} chosen on {design.split}, as papers do, {over} would be {numbers}"
+        yield _start(panel, f"{text}: selection adds {_amount(bias, design)}")
 
 
 def unfinished(cells):

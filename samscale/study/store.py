@@ -30,25 +30,39 @@ def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
     path.mkdir(parents=True, exist_ok=True)
     content = dataclasses.asdict(study)
     content["axes"] = [axis._asdict() for axis in study.axes]
-    content |= {"command": command, "environment": folder.environment()}
+    content["starts"] = _starts(path / "study.json", command)
     write_atomically(path / "study.json", json.dumps(content, indent=2).encode())
     return path
 
 
-def load(workdir, name: str) -> tuple[Study, dict[str, Any]]:
-    """The study as it was saved, and what else was noted. Raises ``ValueError`` where none was."""
+def _starts(path, command) -> list[dict[str, Any]]:
+    """Every command and environment that the study was run with, those that repeat once."""
+    before = json.loads(path.read_bytes())["starts"] if path.is_file() else []
+    new = {"command": command, "environment": folder.environment()}
+    environment = lambda start: {**start["environment"], "time": "", "command": ""}
+    plain = lambda start: (start["command"], environment(start))
+    return before if plain(new) in map(plain, before) else [*before, new]
+
+
+def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
+    """The study as it was saved, and its starts: each a ``command`` and an ``environment``.
+
+    Raises ``ValueError`` where none was.
+    """
+    if not pathlib.Path(workdir).is_dir():
+        raise ValueError(f"workdir={str(workdir)!r}: no such folder")
     path = place(workdir, name) / "study.json"
     if not path.is_file():
         choices = ", ".join(names(workdir)) or "none yet"
         raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
     content = json.loads(path.read_bytes())
-    noted = {key: content.pop(key) for key in ("command", "environment")}
+    starts = content.pop("starts")
     content["base"] = from_mapping(content["base"])
     content["axes"] = tuple(
         Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"]
     )
     content["pictures"] = tuple(content.get("pictures", ()))
-    return Study(**content), noted
+    return Study(**content), starts
 
 
 def names(workdir) -> list[str]:

@@ -9,8 +9,13 @@ def where(table: pd.DataFrame, condition: str | None) -> pd.DataFrame:
     """The rows for which a condition on columns holds; ``ValueError`` where it cannot be read."""
     if not condition:
         return table
+    if table.empty:
+        return table
     try:
-        return table.query(condition)
+        kept = table.query(condition)
+        if not isinstance(kept, pd.DataFrame):
+            raise ValueError("it is no condition")
+        return kept
     except Exception as error:  # pandas raises whatever its parser meets
         raise ValueError(
             f"where={condition!r}: must be a condition on columns, as in "

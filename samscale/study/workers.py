@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import queue
+import select
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import threading
 from samscale.config import from_mapping
 from samscale.errors import Interrupted
 from samscale.study.execute import FAILED, Executor, Outcome, run_cells
-from samscale.training import compiled, folder
+from samscale.training import compiled, folder, lease
 
 ATTEMPTS = 2  # a cell whose process dies so often (of memory, say) has failed
 CHUNK = 8  # cells handed over at a time: few, so that all workers end together
@@ -52,7 +53,7 @@ class _Worker:
 
     def __init__(self, index, workers, gpus, replicas, workdir, jobs, outcomes):
         self.index, self.workers, self.gpus, self.replicas = index, workers, gpus, replicas
-        self.workdir, self.jobs, self.outcomes = workdir, jobs, outcomes
+        self.workdir, self.jobs, self.outcomes = pathlib.Path(workdir), jobs, outcomes
         self.process, self.stopped = None, False
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
@@ -108,23 +109,33 @@ class _Worker:
     def _give_up(self, config, code):
         reason = f"its process died {ATTEMPTS} times, last with code {code}"
         reason += " (killed: out of memory?)" if code == -9 else ""
-        folder.fail(pathlib.Path(self.workdir) / config.run_id, reason)
+        folder.fail(self.workdir / config.run_id, reason)
         self.outcomes.put(Outcome(config.run_id, FAILED, reason))
 
     def _ask(self, configs, alone):
-        """Outcomes as they come; fewer than asked for where the process dies."""
+        """Outcomes as they come; fewer than asked for where the process dies or hangs."""
         replicas = 1 if alone else self.replicas
         cells = [dataclasses.asdict(config) for config in configs]
+        before = {c.run_id: lease.newest(self.workdir / c.run_id) for c in configs}
         try:
-            self.process.stdin.write(json.dumps({"cells": cells, "replicas": replicas}) + "\n")
-            self.process.stdin.flush()
+            job = json.dumps({"cells": cells, "replicas": replicas})
+            self.process.stdin.write(f"{job}\n".encode())
         except OSError:
             return
         for _ in configs:
-            line = self.process.stdout.readline()
-            if not line.endswith("\n"):
+            line = self._line(before)
+            if not line.endswith(b"\n"):
                 return
             yield json.loads(line)
+
+    def _line(self, before):
+        """The process's next, cut short where it ends; it is ended where a lease of its lapses."""
+        while not select.select([self.process.stdout], [], [], lease.SECONDS / 4)[0]:
+            for run_id, number in before.items():
+                path = self.workdir / run_id
+                if lease.newest(path) > number and lease.state(path) == lease.LOST:
+                    self.process.kill()
+        return self.process.stdout.readline()
 
     def _start(self):
         environment = dict(os.environ)
@@ -134,7 +145,7 @@ class _Worker:
             [sys.executable, "-m", "samscale.study.workers", str(self.workdir)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # lines that have come are seen by select
             env=environment,
             start_new_session=True,  # Ctrl-C reaches this process, which passes it on once
         )

@@ -18,7 +18,7 @@ class Compiled:
     def __init__(self, config: Config):
         self.task = task = tasks.build(config)
         self.program = p = program.build(config, task)
-        self._name = functools.partial(kept.name, config)
+        self._name = functools.partial(kept.name, config, task)
         self.init = kept.Kept(p.init, self._name("init"))
         self.order = kept.Kept(p.order, self._name("order"))
         self.advance = kept.Kept(p.advance, self._name("advance"), donate=(0,))

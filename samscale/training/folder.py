@@ -92,7 +92,7 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _PACKAGES}
 
 
-_PACKAGES = ("samscale", "jax", "jaxlib", "flax", "optax", "numpy")
+_PACKAGES = ["samscale", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pandas", "altair"]
 
 
 @functools.cache  # a study asks for every run

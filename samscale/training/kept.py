@@ -1,9 +1,11 @@
 """Programs that outlive the process: a second start neither traces, lowers nor compiles them.
 
 XLA keeps machine code under a hash of the lowered program, so every start would still trace and
-lower in Python, which takes longer than twenty epochs of a small network. Here it is kept
-under a hash of all that it is made from: the config, the sources of this package, the
-versions of its libraries, the settings of JAX and XLA, the device, the shapes of the arguments.
+lower in Python, which takes longer than twenty epochs of a small network. Here a *name*, a hash of
+all that a program is made from, leads to a *content*, the hash of the lowered program, and that to
+the machine code. What a program is made from: the config, the shapes of the data, the sources of
+this package, versions, settings, the shapes of the arguments. Programs that turn out the same share
+one content, so that edited sources or other knobs need not compile again.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import pathlib
 import pickle
 import platform
 import tempfile
+import zlib
 from collections.abc import Callable
 
 import jax
@@ -21,7 +24,9 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
 import samscale
+from samscale import data, models
 from samscale.config import Config
+from samscale.tasks import Task
 from samscale.training.folder import versions
 
 
@@ -47,38 +52,47 @@ class Kept:
         return self._programs[form](*args)
 
     def _program(self, args, form):
-        path = self._path(form)
-        program = None if path is None else _read(path)
-        if program is None:
-            lowered = self.jitted.lower(*args)
-            if path is None:
-                program = lowered.compile()
-            else:
-                with _without_the_cache_of_xla():
-                    program = lowered.compile()
-                _write(path, program)
+        folder = place()
+        if folder is None or self._name is None:
+            program = self.jitted.lower(*args).compile()
+        else:
+            named = folder / f"{_digest(self._name, _sources(), _setting(), *form)}.name"
+            program = _named(named) or self._made(args, named)
         if (m := program.memory_analysis()) is not None:
             new = m.output_size_in_bytes - m.alias_size_in_bytes
             self.memory = m.argument_size_in_bytes + m.temp_size_in_bytes + new
         return program
 
-    def _path(self, form):
-        folder = place()
-        if folder is None or self._name is None:
-            return None
-        made_from = self._name, _surroundings(), *map(str, form)
-        return folder / hashlib.sha256("\n".join(made_from).encode()).hexdigest()
+    def _made(self, args, named):
+        lowered = self.jitted.lower(*args)
+        trees = lowered.in_tree, lowered.out_tree, lowered.args_info
+        content = named.with_name(_digest(lowered.as_text(), *trees, _setting()))
+        program = _read(content)
+        if program is None:
+            with _without_the_cache_of_xla():
+                program = lowered.compile()
+            _write(content, _serialized(program))
+        _write(named, content.name.encode())
+        return program
 
 
 def place() -> pathlib.Path | None:
     """Where programs are kept: beside XLA's, if those are."""
     cache = jax.config.jax_compilation_cache_dir
-    return pathlib.Path(cache) / "whole" if cache else None
+    wanted = cache and jax.config.jax_enable_compilation_cache
+    return pathlib.Path(cache) / "whole" if wanted else None
 
 
-def name(config: Config, function: str) -> str | None:
-    """Of a function of a config's program; None where a task of the user's own is part of it."""
-    return None if config.task else f"{config.program_id} {function}"
+def name(config: Config, task: Task, function: str) -> str | None:
+    """Of a function of a config's program; None where something of the user's own is part of it,
+    whose sources are not known here."""
+    makers = data.DATASETS.get(config.dataset), models.MODELS.get(config.model)
+    ours = all(getattr(m, "__module__", "samscale").startswith("samscale") for m in makers)
+    if config.task or not ours:
+        return None
+    splits = task.train, task.validation, task.test
+    shapes = [(k, a.shape, str(a.dtype)) for split in splits for k, a in sorted(split.items())]
+    return f"{config.program_id} {shapes} {function}"
 
 
 @contextlib.contextmanager
@@ -94,31 +108,60 @@ def _without_the_cache_of_xla():
         compilation_cache.reset_cache()
 
 
+def _named(path):
+    with contextlib.suppress(OSError, ValueError):
+        return _read(path.with_name(_checked(path).decode()))
+    return None
+
+
 def _read(path):
     """None where there is no such program, or none that can be loaded here."""
     with contextlib.suppress(Exception):
-        content = pickle.loads(path.read_bytes())
+        content = pickle.loads(zlib.decompress(_checked(path)))
         devices = jax.local_devices()[:1]
         return serialize_executable.deserialize_and_load(*content, execution_devices=devices)
     return None
 
 
-def _write(path, program):
-    """Whole or not at all, whoever else writes the same. Before the first call: XLA's condition."""
-    with contextlib.suppress(OSError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
-        content = pickle.dumps(serialize_executable.serialize(program))
+def _serialized(program) -> bytes | None:
+    """Before its first call: XLA's condition. None where it cannot be."""
+    with contextlib.suppress(ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
+        return zlib.compress(pickle.dumps(serialize_executable.serialize(program)), 1)
+    return None
+
+
+def _checked(path) -> bytes:
+    """What ``_write`` wrote; ``ValueError`` where it is damaged, which machine code must not be."""
+    content = path.read_bytes()
+    digest, content = content[:32], content[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError(f"{path}: damaged")
+    return content
+
+
+def _write(path, content: bytes | None):
+    """Whole or not at all, whoever else writes the same."""
+    if content is None:
+        return
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as own:
-            (whole := pathlib.Path(own) / path.name).write_bytes(content)
+            whole = pathlib.Path(own) / path.name
+            whole.write_bytes(hashlib.sha256(content).digest() + content)
             os.replace(whole, path)
 
 
-def _surroundings() -> str:
+def _digest(*parts) -> str:
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _setting() -> str:
+    """All but the program that machine code depends on."""
     # as attributes they follow context managers; a few are none
     settings = {n: getattr(jax.config, n, v) for n, v in sorted(jax.config.values.items())}
     device = jax.local_devices()[0]
-    machine = f"{device.platform} {device.device_kind} {_processor()}"
-    return f"{_sources()} {versions()} {machine} {os.environ.get('XLA_FLAGS')} {settings}"
+    backend = f"{device.platform} {device.device_kind} {device.client.platform_version}"
+    return f"{versions()} {backend} {_processor()} {os.environ.get('XLA_FLAGS')} {settings}"
 
 
 @functools.cache
@@ -131,7 +174,9 @@ def _sources() -> str:
 
 @functools.cache
 def _processor() -> str:
-    """What machine code for a CPU depends on: another of the same name may lack an instruction."""
+    """Another of the same name may lack an instruction; work is cut for so many cores."""
+    able = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    found = f"{platform.machine()} {platform.processor()} {len(able(0))}"
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {platform.processor()}"
+        found += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return found

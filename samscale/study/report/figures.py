@@ -8,12 +8,18 @@ from samscale.study.report import charts
 from samscale.study.report.frames import Study
 from samscale.training.files import write_atomically
 
-KINDS = {
+SAVED = ("gain", "absolute", "radius", "heatmap")  # beside every report; the others when asked for
+CHARTS = {
     "gain": charts.gain,
     "absolute": charts.absolute,
     "radius": charts.radius,
     "heatmap": charts.heatmap,
+    "cost": charts.cost,
+    "efficiency": charts.efficiency,
+    "flatness": charts.flatness,
 }
+TRAINING = "training"  # of the largest size: the one that looks at every epoch
+KINDS = (*CHARTS, TRAINING)
 FORMATS = ("svg", "png", "pdf")
 POINT = 0.75  # of a pixel of Vega
 WIDTH = 312  # pixels, 234 points
@@ -35,7 +41,7 @@ NOTHING = {
 }
 
 
-def figure(cells, analysis, design, study_info, kind, path) -> None:
+def figure(cells, analysis, design, study_info, kind, path, curves=None) -> None:
     """Write one figure, whole or not at all; the suffix of ``path`` is its format.
 
     A study without finished runs to compare gives a figure that says so. About 0.2 s, and 1 s
@@ -48,7 +54,8 @@ def figure(cells, analysis, design, study_info, kind, path) -> None:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         raise ValueError(f"path={str(path)!r}: the suffix must be one of {sorted(FORMATS)}")
-    spec = KINDS[kind](Study(cells, analysis, design, study_info))
+    study = Study(cells, analysis, design, study_info)
+    spec = charts.training(study, curves) if kind == TRAINING else CHARTS[kind](study)
     write_atomically(path, convert(on_paper(spec or NOTHING), suffix))
 
 

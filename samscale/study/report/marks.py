@@ -11,6 +11,7 @@ from samscale.study.report import frames
 BASELINES = ["#0072B2", "#56B4E9", "#999999"]
 METHODS = ["#D55E00", "#009E73", "#CC79A7", "#E69F00", "#F0E442"]
 GREY = "#8C8C8C"
+FEW = 3  # seeds: below, an interval is so wide that nothing else could be seen beside it
 SOLID, DASHED, DOTTED = [1, 0], [6, 4], [2, 2]
 
 
@@ -22,6 +23,8 @@ def curves(study, frame, title, *, about, zero=False, shared=True, extra=(), hei
     """
     if frame.empty:
         return None
+    few = frame["n"].astype(float) < FEW
+    frame = frame.assign(**{end: frame[end].where(~few) for end in ("low", "high")})
     layers = _layers(study, frame, title, **y)
     x, paint = layers[-1].encoding.x, layers[-1].encoding.color
     layers += [layer.encode(x=x, y=layers[-1].encoding.y, color=paint) for layer in extra]

@@ -39,9 +39,10 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
     study = frames.Study(cells, analysis, design, study_info)
     out_dir = pathlib.Path(out_dir)
     (out_dir / "figures").mkdir(parents=True, exist_ok=True)
-    specs = {kind: draw(study) for kind, draw in figures.KINDS.items()}
+    specs = {kind: draw(study) for kind, draw in figures.CHARTS.items()}
+    specs |= {figures.TRAINING: charts.training(study, curves)}
     own = {name: picture.chart for name, picture in _own(study)}
-    for kind, spec in (specs | own).items():
+    for kind, spec in ({kind: specs[kind] for kind in figures.SAVED} | own).items():
         svg = None
         if spec:
             svg = figures.as_drawn(spec) if kind in own else figures.on_paper(spec)
@@ -50,8 +51,6 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
             write_atomically(path, figures.convert(svg, suffix))
     write_atomically(out_dir / "results.csv", cells.to_csv(index=False).encode())
     specs |= {name: spec | {"usermeta": {"own": True}} for name, spec in own.items()}
-    specs |= {"training": charts.training(study, curves), "cost": charts.cost(study)}
-    specs |= {"efficiency": charts.efficiency(study), "flatness": charts.flatness(study)}
     write_atomically(out_dir / "report.html", _page(study, specs).encode())
 
 
@@ -90,7 +89,11 @@ def _sections(study, specs):
         f"Does it pay more with more {x}?",
         f"Above the dashed line, the method named first is better.{small} {words}",
         "gain",
-        (tables.sentences(study.analysis.trends, study.analysis.answer), tables.gains(study)),
+        (
+            tables.plain(study.analysis.selection),
+            tables.sentences(study.analysis.trends, study.analysis.answer),
+            tables.gains(study),
+        ),
     )
     yield Section(
         f"{unit.value.removesuffix(' (%)')} of each method",
@@ -135,7 +138,7 @@ def _sections(study, specs):
 def _section(section, study, specs):
     if section.chart not in specs:
         return ""
-    saved = {*figures.KINDS, *dict(_own(study))}
+    saved = {*figures.SAVED, *dict(_own(study))}
     links = "".join(
         f' <a href="figures/{section.chart}.{suffix}">{suffix.upper()}</a>'
         for suffix in (figures.FORMATS if section.chart in saved else ())

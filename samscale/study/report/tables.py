@@ -52,7 +52,11 @@ def sentences(table, said="") -> str:
         return ""
     if "protocol" in table:
         table = frames.headline(table, "sentence")
-    new = [str(text) for text in table["sentence"].dropna() if str(text) not in said]
+    return plain([str(text) for text in table["sentence"].dropna() if str(text) not in said])
+
+
+def plain(new) -> str:
+    """Sentences, a line each; many fold away."""
     if len(new) <= 3:
         return "".join(f"<p>{html.escape(text)}</p>" for text in new)
     items = "".join(f"<li>{html.escape(text)}</li>" for text in new)
