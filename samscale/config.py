@@ -147,7 +147,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         for field in dataclasses.fields(self):
             value, law = getattr(self, field.name), field.metadata["law"]
             if not _fits(value, _TYPES[field.name]):
-                words = _KINDS[_TYPES[field.name]]
+                words = KINDS[_TYPES[field.name]]
                 raise ValueError(f"{field.name}={value!r}: must be {words}")
             if not law.holds(value):
                 raise ValueError(f"{field.name}={value!r}: must be {law.words}")
@@ -234,7 +234,7 @@ def _fits(value, kind) -> bool:
 
 PLAIN = ("sgd", "adam", "adamw")  # optimizers whose gradient is not sharpness-aware
 _TYPES = typing.get_type_hints(Config)
-_KINDS = {
+KINDS = {
     int: "a whole number",
     float: "a finite number",
     bool: "True or False",

@@ -40,8 +40,10 @@ def test_widths_reach_the_run_from_the_command_line(tmp_path, words):
 WRONG = {
     "--config.rhoo=0.1": "config.rhoo: no such knob; did you mean rho?",
     "--config.rho=-0.5": "rho=-0.5: must be -1 (the method's own) or at least 0",
-    "--config.rho=abc": "rho",
-    "--config.seed=1.5": "seed",
+    "--config.rho=abc": "rho='abc': must be a finite number",
+    "--config.seed=1.5": "seed='1.5': must be a whole number",
+    "--config.batch_size=12x": "batch_size='12x': must be a whole number",
+    "--config.half_precision=maybe": "half_precision='maybe': must be True or False",
     "--config.dataset=mnits": "dataset='mnits': choose one of",
     "--config.model=VGG": "model='VGG': choose one of MLP, ResNet18, ResNet50",
     "--config.optimizer=adagrad": "optimizer='adagrad': choose one of adam, adamw, asam, ",

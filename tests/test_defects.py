@@ -23,7 +23,7 @@ TABLE = pathlib.Path("docs/defects.md").read_text()
 @pytest.mark.parametrize("number", range(1, 19))
 def test_every_defect_has_a_row_whose_tests_exist(number):
     (row,) = [line for line in TABLE.splitlines() if line.startswith(f"| D{number} |")]
-    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", row)
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", row)
     assert named
     for file, function in named:
         assert f"def {function}" in (pathlib.Path("tests") / file).read_text()
@@ -277,3 +277,10 @@ def test_parameters_without_names_have_no_kernels():
 def test_class_labels_are_refused_by_a_loss_of_several_labels():
     with pytest.raises(ValueError, match=r"binary_cross_entropy.*\(10, 10\), not \(10,\)"):
         tasks.binary_cross_entropy(jnp.zeros((10, 10)), jnp.arange(10), jnp.ones(10))
+
+
+def test_the_licence_is_the_one_that_is_named():
+    text = pathlib.Path("LICENSE").read_text()
+    assert "Apache License" in text[:200]
+    assert "Version 2.0, January 2004" in text[:200]
+    assert 'license = "Apache-2.0"' in pathlib.Path("pyproject.toml").read_text()

@@ -128,6 +128,18 @@ def test_a_process_killed_inside_a_checkpoint_write_leaves_the_last_one_whole(me
 
 
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_programs_compile_is_heard_after_the_first_steps(tmp_path, signum, code):
+    # nothing is compiled yet, for no program is kept in that folder
+    process = started(tmp_path / "runs", *LONG, env={"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
+    wait_for(tmp_path / "runs", lambda path: any(path.glob("*/.lease-*")), process)
+    process.send_signal(signum)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "saved; the same command goes on from there" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, signum, code):
     process = started(tmp_path, *LONG)
     wait_for(tmp_path, has_lines(3), process)

@@ -1,5 +1,6 @@
 """Pruning in a run: masks are made at the beginning and hold until the end."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +13,7 @@ from masked import everything, removed, same
 from samscale import keys, pruning, sharpness, tasks
 from samscale.config import Config
 from samscale.training import method, program, step
+from samscale.training.compiled import Compiled
 from samscale.training.step import Knobs
 
 TINY = {"dataset": "digits", "num_neurons": (16,), "batch_size": 32, "optimizer": "sgd"}
@@ -95,6 +97,21 @@ def mean_gradient(params, examples, rows):
     error = (probabilities - np.eye(10)[y]) / len(rows)
     inner = error @ p["Dense_1"]["kernel"].T * (before > 0)
     return {"Dense_0": {"kernel": x.T @ inner}, "Dense_1": {"kernel": hidden.T @ error}}
+
+
+def test_snip_looks_at_the_same_batches_wherever_data_lie():
+    """A window of streamed data ends in copies of a batch that no step looks at."""
+    config = Config(pruner="snip", sparsity=0.5, snip_batches=14, batch_size=100, num_neurons=(8,))
+    too_many = dataclasses.replace(config, snip_batches=15)
+    with pytest.raises(ValueError, match="snip_batches=15: must be at most 14, those of an epoch"):
+        Compiled(dataclasses.replace(too_many, validation_fraction=0.0).validate())
+    masks = []
+    for cache in (True, False):
+        whole = dataclasses.replace(config, validation_fraction=0.0, cache=cache).validate()
+        machine, knobs = Compiled(whole), Knobs.of(whole)
+        window = machine.feed(machine.order(knobs, 0), 0)
+        masks.append(everything(machine.init(knobs, window.examples, window.order).mask))
+    np.testing.assert_array_equal(*masks)
 
 
 @pytest.mark.parametrize("batches", [1, 3])

@@ -1,6 +1,7 @@
 """Runs on disk: what a folder holds, and what a run does with its knobs."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -69,6 +70,19 @@ def test_a_damaged_checkpoint_is_named(whole, tmp_path):
     path.mkdir()
     (path / checkpoint.NAME).write_bytes(bits(whole)[:100])
     with pytest.raises(OSError, match=f"{checkpoint.NAME}: damaged"):
+        run.train(TINY, tmp_path, VIEW())
+
+
+def test_a_damaged_record_is_named(whole, tmp_path):
+    path = tmp_path / TINY.run_id
+    shutil.copytree(whole, path)
+    metrics = path / record.NAME
+    content = metrics.read_bytes()
+    metrics.write_bytes(content + b"\0\0\n")
+    with pytest.raises(OSError, match=rf"{record.NAME}: line 5 is damaged"):
+        run.train(TINY, tmp_path, VIEW())
+    metrics.write_bytes(b"")
+    with pytest.raises(OSError, match=rf"{record.NAME}: absent or empty, though the run is done"):
         run.train(TINY, tmp_path, VIEW())
 
 

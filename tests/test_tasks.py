@@ -12,6 +12,7 @@ import pytest
 from samscale import models, tasks
 from samscale.config import Config
 from samscale.training import program
+from samscale.training.compiled import Compiled
 from samscale.training.step import Knobs
 
 N, K = 7, 4
@@ -110,6 +111,17 @@ def test_dropout_is_a_function_of_the_key_and_only_in_training():
     dense = {"params": params}, IMAGES
     outputs = models.build("MLP", K, num_neurons=(16,)).apply(*dense)
     close(value(KEY, False), tasks.cross_entropy(outputs, CLASSES, ONES)["loss"])
+
+
+def test_both_passes_of_a_step_drop_the_same_units():
+    """With another key the perturbed pass would see another network, and the gap would not be 0."""
+    config = Config(optimizer="sam", rho=0.0, dropout=0.5, num_neurons=(16,)).validate()
+    machine, knobs = Compiled(config), Knobs.of(config)
+    window = machine.feed(machine.order(knobs, 0), 0)
+    state = machine.init(knobs, window.examples, window.order)
+    _, infos = machine.advance(state, window.examples, window.order, 0, 3, knobs)
+    np.testing.assert_array_equal(infos["gap"][:3], 0)
+    assert (infos["loss"][:3] > 0).all()
 
 
 def test_in_half_precision_sums_are_float32():

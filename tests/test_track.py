@@ -4,7 +4,7 @@ import importlib.util
 import pytest
 
 from samscale.config import Config
-from samscale.training import progress, record, run, track
+from samscale.training import folder, progress, record, run, track
 
 TINY = Config(num_neurons=(4,), num_epochs=2)
 
@@ -55,6 +55,35 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
     with pytest.raises(ValueError, match=f"track='{name}': needs .*pip install"):
         run.train(Config(track=name), tmp_path, progress.Silent())
     assert list(tmp_path.iterdir()) == []
+
+
+def broken(folder, config):
+    def log(step, values):
+        raise RuntimeError("the server is\naway")
+
+    return track.Tracker(log, log)
+
+
+def test_a_dashboard_that_fails_stops_no_run_and_is_said_once(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setitem(track.TRACKERS, "tensorboard", broken)
+    monkeypatch.setattr(progress.Silent, "say", lambda self, text: said.append(text))
+    final = run.train(dataclasses.replace(TINY, track="tensorboard"), tmp_path, progress.Silent())
+    assert final["epoch"] == 2
+    words = (
+        "track='tensorboard': nothing is mirrored from here on (RuntimeError: the server is away)"
+    )
+    assert said.count(words) == 1
+    assert folder.is_done(tmp_path / TINY.run_id)
+
+
+def test_a_dashboard_that_cannot_begin_is_a_sentence(tmp_path, monkeypatch):
+    def closed(folder, config):
+        raise ValueError("no key")
+
+    monkeypatch.setitem(track.TRACKERS, "tensorboard", closed)
+    with pytest.raises(OSError, match=r"^track='tensorboard': ValueError: no key$"):
+        run.train(dataclasses.replace(TINY, track="tensorboard"), tmp_path, progress.Silent())
 
 
 def test_every_tracker_names_its_package():

@@ -8,8 +8,8 @@ import re
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from samscale.cli.words import fail, guarded, words
-from samscale.config import Config, from_mapping, unknown_knob
+from samscale.cli.words import fail, guarded, stoppable
+from samscale.config import KINDS, Config, from_mapping, unknown_knob
 
 USAGE = """\
 Train one network.
@@ -26,14 +26,17 @@ def train(argv) -> int:
     if any(word in ("-h", "--help", "--helpfull") for word in argv[1:]):
         print(USAGE + "\n".join(_knobs()))
         return 0
+    return guarded(lambda: _train(argv))
+
+
+def _train(argv):
     try:
-        config, workdir = parse(argv)
-        run = _ready(config)
+        with stoppable("stopped before anything was trained"):
+            config, workdir = parse(argv)
+            run = _ready(config)
     except (ValueError, flags.Error) as error:
         return fail(error, 2)
-    except OSError as error:
-        return fail(words(error), 1)
-    return guarded(lambda: run.train(config, workdir) and 0)
+    return run.train(config, workdir) and 0
 
 
 def parse(argv) -> tuple[Config, str]:
@@ -114,11 +117,25 @@ def _last_of_each_knob(argv):
     for i, word in enumerate(argv):
         name = word.partition("=")[0].lstrip("-")
         if word.startswith("-") and name.startswith("config."):
-            if name.removeprefix("config.") not in Config.__dataclass_fields__:
-                raise ValueError(f"config.{unknown_knob(name.removeprefix('config.'))}")
+            knob = name.removeprefix("config.")
+            if knob not in Config.__dataclass_fields__:
+                raise ValueError(f"config.{unknown_knob(knob)}")
+            _check_number(knob, word.partition("=")[2])
             last[name] = i
     skip = lambda i, word: last.get(word.partition("=")[0].lstrip("-"), i) != i and "=" in word
     return [word for i, word in enumerate(argv) if not skip(i, word)]
+
+
+def _check_number(knob, text):
+    """In our words: the flag library's do not say what is legal."""
+    kind = Config.__dataclass_fields__[knob].type
+    if kind in (int, float) and text:
+        try:
+            kind(text)
+        except ValueError:
+            raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}") from None
+    if kind is bool and text.lower() not in ("", "true", "t", "1", "false", "f", "0"):
+        raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}")
 
 
 def _quoted(word):

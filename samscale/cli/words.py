@@ -32,13 +32,13 @@ def guarded(action) -> int:
 
 
 @contextlib.contextmanager
-def stoppable():
+def stoppable(said=STOPPED):
     """Ctrl-C and SIGTERM become ``Interrupted`` between runs; a run catches its own."""
     from samscale.training.signals import heard
 
     def stop(signum, frame):
         heard.append(signum)
-        raise Interrupted(STOPPED, signum)
+        raise Interrupted(said, signum)
 
     def unraisable(what):
         if not isinstance(what.exc_value, Interrupted):
@@ -49,7 +49,7 @@ def stoppable():
     try:
         yield
         if heard:  # and dropped
-            raise Interrupted(STOPPED, heard[0])
+            raise Interrupted(said, heard[0])
     finally:
         heard.clear()
         sys.unraisablehook = complain

@@ -46,6 +46,10 @@ def build(config: Config, task: Task) -> Program:
     num_steps = config.num_train_steps
     if num_steps == -1:
         num_steps = config.num_epochs * per_epoch
+    if config.pruner == "snip" and config.snip_batches > per_epoch:
+        raise ValueError(
+            f"snip_batches={config.snip_batches}: must be at most {per_epoch}, those of an epoch"
+        )
     if config.warmup_steps >= num_steps:
         raise ValueError(
             f"warmup_steps={config.warmup_steps}: must be less than the {num_steps} training steps"
@@ -165,6 +169,11 @@ def _mask(config: Config, task: Task, params, stats, knobs: Knobs, examples, ord
             key = keys.address(knobs.seed, keys.PRUNE, 1)
             return means(task.loss(params, stats, batch, key, True)[0])["loss"]
 
+        if len(order) < config.snip_batches:
+            raise ValueError(
+                f"snip_batches={config.snip_batches}: must be at most {len(order)}, those that are "
+                "in memory at a time, where cache=False"
+            )
         batches = order[: config.snip_batches]
         grads = jax.lax.map(lambda rows: jax.grad(loss)(params, rows), batches)
         return jax.tree.map(lambda g: g.mean(0), grads)

@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+SPEED = "examples_per_second"
 EVERY_SECONDS = 10.0  # at most one plain line so often, besides the last
 
 
@@ -40,18 +41,24 @@ class Lines(Silent):
 
 
 class Bar(Silent):
-    """A live line with loss, accuracy, gap, speed and the time left."""
+    """A bar with speed and time left; below it loss, accuracy and gap. Fits 80 columns."""
 
     def __init__(self):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        class Two(Progress):
+            numbers = "compiling"
+
+            def get_renderables(self):
+                yield self.make_tasks_table(self.tasks)
+                yield self.numbers
+
         self.console = Console()
-        self.progress: Any = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+        self.progress: Any = Two(
+            BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=self.console,
@@ -60,11 +67,13 @@ class Bar(Silent):
 
     def start(self, title, num_steps):
         self.say(title)
-        self.task = self.progress.add_task("", total=num_steps, words="compiling")
+        self.task = self.progress.add_task("", total=num_steps, speed="")
         self.progress.start()
 
     def update(self, step, values):
-        self.progress.update(self.task, completed=step, words=words(values))
+        speed = words({name: v for name, v in values.items() if name == SPEED})
+        self.progress.numbers = words({name: v for name, v in values.items() if name != SPEED})
+        self.progress.update(self.task, completed=step, speed=speed)
 
     def say(self, text):
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -90,7 +99,7 @@ FORMATS = {
     "gap": lambda v: f"gap {v:.4f}",
     "validation_accuracy": lambda v: f"validation {100 * v:.2f} %",
     "test_accuracy": lambda v: f"test {100 * v:.2f} %",
-    "examples_per_second": lambda v: f"{v:,.0f} examples/s",
+    SPEED: lambda v: f"{v:,.0f} examples/s",
 }
 
 

@@ -14,13 +14,29 @@ NAME = "metrics.jsonl"
 
 
 def read(folder) -> list[dict[str, Any]]:
-    """Every whole line under ``folder``, in order; none where nothing was written yet."""
+    """Every whole line under ``folder``, in order; none where nothing was written yet.
+
+    Raises ``OSError`` for a line that is none.
+    """
     path = pathlib.Path(folder) / NAME
     if not path.exists():
         return []
     *lines, torn = path.read_bytes().split(b"\n")
     del torn  # what follows the last line end: nothing, or half a line
-    return [json.loads(line) for line in lines]
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise OSError(f"{path}: line {number} is damaged; move it away, or mend it") from error
+    return rows
+
+
+def last(folder) -> dict[str, Any]:
+    """The last line of a run that is done. Raises ``OSError`` where there is none."""
+    if not (rows := read(folder)):
+        raise OSError(f"{pathlib.Path(folder) / NAME}: absent or empty, though the run is done")
+    return rows[-1]
 
 
 class Record:

@@ -15,7 +15,7 @@ from samscale.errors import Diverged, Interrupted
 from samscale.training import checkpoint, folder, measured, progress, signals, snapshots, track
 from samscale.training.compiled import Compiled, compiled
 from samscale.training.lane import Lane
-from samscale.training.record import read
+from samscale.training.record import last
 from samscale.training.step import Knobs
 from samscale.training.summary import last_line, train_means
 
@@ -58,7 +58,8 @@ def train_together(
     machine = ready(configs[0])
     view = view or progress.choose()
     found: dict[str, Any] = {}
-    with contextlib.ExitStack() as stack:
+    # from here on signals wait for the first steps: none may break into a compiler
+    with signals.collected() as asked, contextlib.ExitStack() as stack:
         lanes = []
         for config in configs:
             try:
@@ -67,15 +68,16 @@ def train_together(
                 found[config.run_id] = error
                 continue
             if folder.is_done(path):
-                found[config.run_id] = read(path)[-1]
+                found[config.run_id] = last(path)
                 view.say(f"done before: {path}")
                 continue
-            tracker = track.TRACKERS[config.track](path, config)
+            tracker = track.started(config.track, path, config, view.say)
             lanes.append(Lane(config, path, lease, tracker, machine.task))
             stack.callback(lanes[-1].close)
         stack.callback(view.stop)
         for group in _groups(lanes):
-            _Loop(machine.replicated() if len(group) > 1 else machine, group, view).to_the_end()
+            of_group = machine.replicated() if len(group) > 1 else machine
+            _Loop(of_group, group, view).to_the_end(asked)
     found |= {lane.config.run_id: lane.error or lane.final for lane in lanes}
     return [found[config.run_id] for config in configs]
 
@@ -115,24 +117,24 @@ class _Loop:
         else:
             view.say(f"going on from step {self.step}")
 
-    def to_the_end(self) -> None:
-        """Leaves ``final`` or ``error`` in every lane. Raises ``Interrupted``, ``OSError``."""
+    def to_the_end(self, asked) -> None:
+        """Leaves ``final`` or ``error`` in every lane. Raises ``OSError``, and ``Interrupted`` once
+        ``asked`` holds a signal."""
         num_steps, per_epoch = self.machine.program.num_steps, self.machine.program.steps_per_epoch
-        with signals.collected() as asked:
-            while self.step < num_steps and self._going():
-                epoch, first = divmod(self.step, per_epoch)
-                if epoch != self.epoch:
-                    self.epoch, self.order = epoch, self.machine.order(self.knobs, epoch)
-                self._advance(first, self._count(num_steps, per_epoch))
-                if self.step % per_epoch == 0 or self.step == num_steps:
-                    self._report_epoch(per_epoch)
-                self._save(now=bool(asked) or self.step == num_steps)
-                if asked and self.step < num_steps and self._going():
-                    raise Interrupted(
-                        f"stopped at step {self.step} of {num_steps}, saved; the same command "
-                        f"goes on from there ({self.lanes[0].path.parent})",
-                        asked[0],
-                    )
+        while self.step < num_steps and self._going():
+            epoch, first = divmod(self.step, per_epoch)
+            if epoch != self.epoch:
+                self.epoch, self.order = epoch, self.machine.order(self.knobs, epoch)
+            self._advance(first, self._count(num_steps, per_epoch))
+            if self.step % per_epoch == 0 or self.step == num_steps:
+                self._report_epoch(per_epoch)
+            self._save(now=bool(asked) or self.step == num_steps)
+            if asked and self.step < num_steps and self._going():
+                raise Interrupted(
+                    f"stopped at step {self.step} of {num_steps}, saved; the same command "
+                    f"goes on from there ({self.lanes[0].path.parent})",
+                    asked[0],
+                )
         gradients = self.machine.program.gradients(self.step)
         cost = gradients, self.machine.advance.memory // len(self.lanes)
         self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i), *cost))

@@ -71,6 +71,35 @@ TRACKERS = {"none": none, "tensorboard": tensorboard, "wandb": wandb, "mlflow": 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 
+def started(name: str, folder, config: Config, say) -> Tracker:
+    """A tracker that stops no run: the first failure is said, and then nothing is mirrored.
+
+    Raises ``OSError`` where it cannot begin.
+    """
+    try:
+        tracker = TRACKERS[name](folder, config)
+    except Exception as error:  # whatever another package may raise
+        raise OSError(f"track={name!r}: {_words(error)}") from error
+    failed = []
+
+    def careful(action):
+        def act(*args):
+            try:
+                if not failed:
+                    action(*args)
+            except Exception as error:
+                failed.append(error)
+                say(f"track={name!r}: nothing is mirrored from here on ({_words(error)})")
+
+        return act
+
+    return Tracker(careful(tracker.log), careful(tracker.close))
+
+
+def _words(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def require(name: str) -> None:
     """Raises ``ValueError`` where there is no such tracker, or its package is not installed."""
     choose("track", name, TRACKERS)
