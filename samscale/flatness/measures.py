@@ -27,6 +27,7 @@ from samscale.flatness import (
 from samscale.flatness.krylov import eigenpairs
 
 GROUPS = (1, 16, 128)  # examples that m-sharpness lets ascend together
+MOST_GROUPS = 128  # of each kind: a perturbed network each, and their mean has an error that is told
 
 
 class Point(NamedTuple):
@@ -64,12 +65,12 @@ def curvature(point: Point, key) -> dict[str, float]:
 
 
 def layers(point: Point, key) -> dict[str, float]:
-    """The largest eigenvalue of each layer's own block: about ten products a leaf."""
+    """The largest eigenvalue of each layer's own block: about seven products a leaf."""
     h = operators.hessian(point.losses, point.params, point.data)
     found = {}
     for i, (name, mask) in enumerate(operators.of_layers(point.params).items()):
         op = operators.scaled(h, mask)
-        top = eigenpairs(op, jax.random.fold_in(key, i), 1, tolerance=1e-2, max_products=60)
+        top = eigenpairs(op, jax.random.fold_in(key, i), 1, tolerance=5e-2, max_products=60)
         found |= _eigenvalues(top, f"lambda_1/{name}")
     return found
 
@@ -85,7 +86,8 @@ def sharpness(point: Point, key) -> dict[str, float]:
     }
     n = operators.count(point.data)
     for m in (m for m in GROUPS if 2 * m <= n):
-        whole = jax.tree.map(lambda a, m=m: a[: n // m * m], point.data)
+        size = min(n // m, MOST_GROUPS) * m
+        whole = jax.tree.map(lambda a, size=size: a[:size], point.data)
         rise = ball.m_sharpness(point.losses, point.params, whole, rho, m, **mask)
         found |= _with_error(f"m_sharpness_{m}", rise)
     d = jnp.abs(ravel_pytree(point.params)[0])
@@ -97,7 +99,7 @@ def linear_stability(point: Point, key) -> dict[str, float]:
     """Sharpness, non-uniformity and the largest stable rates, by Gauss-Newton where outputs are."""
     keys = jax.random.split(key, 8)
     moment = _moments(point)
-    found = _eigenvalues(eigenpairs(moment(0, 1), keys[0], tolerance=1e-3), "a")
+    found = _eigenvalues(eigenpairs(moment(0, 1), keys[0], tolerance=1e-2), "a")
     for k in (2, 3, 4):
         op = moment(*(0,) * k, 1) - moment(0, 1) ** k
         seen = stability.spread(op, keys[k], k)

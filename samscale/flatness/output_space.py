@@ -73,9 +73,11 @@ def eigenvalues(outputs, criterion, params, data, chunk: int = 64):
 def _blocks(outputs, criterion, params, data, chunk):
     def one(example):
         batch = jax.tree.map(lambda a: a[None], example)
-        z, back = jax.vjp(lambda params: outputs(params, batch)[0], params)
-        (rows,) = jax.vmap(back)(jnp.eye(len(z), dtype=z.dtype))
-        gram = sum(jnp.einsum("c...,d...->cd", j, j) for j in jax.tree.leaves(rows))
+        at_example = lambda params: outputs(params, batch)[0]
+        z, back = jax.vjp(at_example, params)
+        # J (J^T e): a layer's gradient is an outer product, which XLA then need not write out
+        column = lambda e: jax.jvp(at_example, (params,), back(e))[1]
+        gram = jax.vmap(column)(jnp.eye(len(z), dtype=z.dtype))
         return Blocks(gram, _bend(criterion, z, example))
 
     return jax.lax.map(one, data, batch_size=chunk)
