@@ -27,7 +27,7 @@ from samscale.flatness import (
 from samscale.flatness.krylov import eigenpairs
 
 GROUPS = (1, 16, 128)  # examples that m-sharpness lets ascend together
-MOST_GROUPS = 128  # of each kind: a perturbed network each, and their mean has an error that is told
+MOST_GROUPS = 128  # of each kind: a network of its own each; the error of their mean is told
 
 
 class Point(NamedTuple):
