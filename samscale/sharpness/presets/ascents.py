@@ -55,7 +55,8 @@ def m_sam(
     merge=merge_mean,
     **how,
 ) -> Gradient:
-    r"""$\frac1G \sum_b \nabla L_b(w + \rho\, \hat g_b)$ over G ``groups`` b of the batch. Cost 2.
+    r"""$\frac1G \sum_b \nabla L_b(w + \rho\, \hat g_b)$ over G ``groups`` b of the batch. Cost 2,
+    of gradients taken group by group, which small groups make slower than one of the batch.
 
     m is the size of a group. Foret et al., 2021, section 4.1; 8 groups as in Moellenhoff and Khan,
     2023. ``split``, ``weight``, ``merge``: see ``groups``.
