@@ -16,9 +16,13 @@ def norm(tree):
     """
     leaves = [wide(x) for x in jax.tree.leaves(tree)]
     total = sum(map(_square, leaves))
-    # one pass over the leaves, where squares that vanished could not have changed the sum
-    tame = (total > 1e-20) & (total < 1e30)
-    return jax.lax.cond(tame, lambda: jnp.sqrt(total), lambda: _careful_norm(leaves))
+    return jax.lax.cond(_is_tame(total), lambda: jnp.sqrt(total), lambda: _careful_norm(leaves))
+
+
+def _is_tame(total):
+    """Whether squares that vanished could not have changed their sum, and none overflowed: then one
+    pass over the leaves is enough."""
+    return (total > 1e-20) & (total < 1e30)
 
 
 def _careful_norm(leaves):
@@ -66,9 +70,14 @@ def ratio(a, b):
 
 def along(a, b):
     r"""$\langle a, b \rangle / \|b\|^2$: how much of ``b`` there is in ``a``; 0 where b = 0."""
-    length = norm(b)
-    unit = scale(ratio(1.0, length), jax.tree.map(wide, b))
-    return ratio(dot(a, unit), length)
+    total = sum(_square(wide(x)) for x in jax.tree.leaves(b))
+
+    def careful():
+        length = norm(b)
+        unit = scale(ratio(1.0, length), jax.tree.map(wide, b))
+        return ratio(dot(a, unit), length)
+
+    return jax.lax.cond(_is_tame(total), lambda: dot(a, b) / total, careful)
 
 
 def _square(x):
