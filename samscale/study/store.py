@@ -37,11 +37,17 @@ def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
 
 def _starts(path, command) -> list[dict[str, Any]]:
     """Every command and environment that the study was run with, those that repeat once."""
-    before = json.loads(path.read_bytes())["starts"] if path.is_file() else []
+    before = _remembered(json.loads(path.read_bytes())) if path.is_file() else []
     new = {"command": command, "environment": folder.environment()}
     environment = lambda start: {**start["environment"], "time": "", "command": ""}
     plain = lambda start: (start["command"], environment(start))
     return before if plain(new) in map(plain, before) else [*before, new]
+
+
+def _remembered(content) -> list[dict[str, Any]]:
+    """Takes the starts out of what was saved; studies once remembered only their last one."""
+    last = {key: content.pop(key) for key in ("command", "environment") if key in content}
+    return content.pop("starts", [last])
 
 
 def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
@@ -56,7 +62,7 @@ def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
         choices = ", ".join(names(workdir)) or "none yet"
         raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
     content = json.loads(path.read_bytes())
-    starts = content.pop("starts")
+    starts = _remembered(content)
     content["base"] = from_mapping(content["base"])
     content["axes"] = tuple(
         Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"]
