@@ -48,3 +48,13 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     run.train(TINY, workdir, VIEW())
     return workdir / TINY.run_id
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A study file of a dozen small runs."""
+    import tiny_study
+
+    path = tmp_path / "tiny_width.py"
+    path.write_text(tiny_study.FILE)
+    return str(path)

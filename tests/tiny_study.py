@@ -14,3 +14,24 @@ def tiny(**changes):
         "seed": repeated("seed", range(2)),
     }
     return Study(question="?", base=BASE, axes=tuple((axes | changes).values()))
+
+
+FILE = """
+from samscale.cli import words
+from samscale.config import Config
+from samscale.study import Study, methods, nuisance, repeated, scientific
+
+BASE = Config(num_epochs=2, batch_size=100)
+
+def get_study():
+    return Study(
+        question="Is <b>wider</b> better?",
+        base=BASE,
+        axes=(
+            scientific("num_neurons", [(4,), (8,)]),
+            methods(BASE, "sgd", "sgd_2x", "sam"),
+            nuisance("rho", [0.05, 0.1], only=["sam"]),
+            repeated("seed", range(2)),
+        ),
+    )
+"""
