@@ -33,6 +33,13 @@ def _programs_of_other_tests_are_forgotten(monkeypatch):
     monkeypatch.setattr(kept, "place", lambda: None)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_other_files_are_let_go():
+    """Each holds memory mappings, of which a process may have some 65,000: then it crashes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def in_float64():
     with jax.enable_x64(True):
