@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import re
 import typing
 from collections.abc import Mapping
@@ -225,18 +224,19 @@ def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
 
 def _fits(value, kind) -> bool:
     if kind is float:
-        return type(value) is float and math.isfinite(value)
+        return type(value) is float and abs(value) <= LARGEST
     if kind in (int, bool, str):
         return type(value) is kind
     (item, _) = typing.get_args(kind)
     return isinstance(value, tuple) and all(type(v) is item for v in value)
 
 
+LARGEST = (2 - 2**-23) * 2.0**127  # of single precision
 PLAIN = ("sgd", "adam", "adamw")  # optimizers whose gradient is not sharpness-aware
 _TYPES = typing.get_type_hints(Config)
 KINDS = {
     int: "a whole number",
-    float: "a finite number",
+    float: "a finite number (single precision)",
     bool: "True or False",
     str: "text",
     tuple[int, ...]: "whole numbers, as in (300, 100)",

@@ -40,7 +40,7 @@ def test_widths_reach_the_run_from_the_command_line(tmp_path, words):
 WRONG = {
     "--config.rhoo=0.1": "config.rhoo: no such knob; did you mean rho?",
     "--config.rho=-0.5": "rho=-0.5: must be -1 (the method's own) or at least 0",
-    "--config.rho=abc": "rho='abc': must be a finite number",
+    "--config.rho=abc": "rho='abc': must be a finite number (single precision)",
     "--config.seed=1.5": "seed='1.5': must be a whole number",
     "--config.batch_size=12x": "batch_size='12x': must be a whole number",
     "--config.half_precision=maybe": "half_precision='maybe': must be True or False",
@@ -148,6 +148,14 @@ def test_samscale_without_a_command_lists_commands(capsys):
     assert cli.main(["samscale"]) == 2
     assert "samscale train" in capsys.readouterr().err
     assert cli.main(["samscale", "--help"]) == 0
+    assert cli.main(["samscale", "studdy"]) == 2
+    assert "'studdy': no such command" in capsys.readouterr().err
+
+
+def test_python_m_samscale_is_samscale():
+    command = [sys.executable, "-m", "samscale", "--version"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert told.startswith("samscale ")
 
 
 @pytest.mark.parametrize(

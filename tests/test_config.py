@@ -73,7 +73,8 @@ def test_a_value_of_a_wrong_type_is_answered_with_field_value_and_what_is_legal(
 
 def test_the_answer_to_a_wrong_type_names_the_right_one():
     assert message(seed=1.5) == "seed=1.5: must be a whole number"
-    assert message(rho="big") == "rho='big': must be a finite number"
+    assert message(rho="big") == "rho='big': must be a finite number (single precision)"
+    assert message(learning_rate=1e39).startswith("learning_rate=1e+39: must be a finite number")
     assert message(nesterov=1) == "nesterov=1: must be True or False"
     assert message(model=18) == "model=18: must be text"
     assert message(num_neurons=300) == "num_neurons=300: must be whole numbers, as in (300, 100)"

@@ -190,6 +190,13 @@ def test_a_cache_that_cannot_be_made_is_an_os_error_with_its_path(mirrors, tmp_p
     assert str(tmp_path / "file") in refusal()
 
 
+def test_a_folder_that_lacks_a_file_is_shown_with_what_it_holds(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMSCALE_DATA", str(tmp_path))
+    put(tmp_path / "toy")
+    (tmp_path / "toy" / "b.bin").unlink()
+    assert f"{tmp_path / 'toy'} (which holds only a.bin)" in refusal()
+
+
 def put(folder):
     folder.mkdir(parents=True)
     for name in FILES:

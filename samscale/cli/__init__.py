@@ -39,5 +39,7 @@ def main(argv=None) -> int:
         return 0
     asked = len(argv) > 1 and argv[1] in ("-h", "--help", "help")
     lines = [f"  samscale {name:10}{f.__doc__.splitlines()[0]}" for name, f in COMMANDS.items()]
+    if len(argv) > 1 and not asked:
+        lines.insert(0, f"samscale: {argv[1]!r}: no such command; there are")
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2

@@ -47,6 +47,7 @@ MD5 = {
 }
 TIMEOUT = 30  # seconds without a single byte
 BLOCK = 1 << 16
+MOST_NAMES = 8  # of files in a message
 
 
 def folder(name, complete):
@@ -58,11 +59,19 @@ def folder(name, complete):
     cache = places[-1]
     if reasons := _download_all(name, cache):
         raise FileNotFoundError(
-            f"dataset={name!r}: neither found in {' or '.join(map(str, places))} nor downloaded "
+            f"dataset={name!r}: neither found in {' or '.join(map(_held, places))} nor downloaded "
             f"({'; '.join(reasons)}), so put {', '.join(MD5[name])} by hand into {cache} or into "
             f"$SAMSCALE_DATA/{name}"
         )
     return cache
+
+
+def _held(place):
+    """The folder, and what lies in it: it is not all that is needed."""
+    names = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    if len(names) > MOST_NAMES:
+        names = [*names[:MOST_NAMES], "..."]
+    return f"{place} (which holds only {', '.join(names)})" if names else str(place)
 
 
 def folders(name):
