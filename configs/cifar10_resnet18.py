@@ -17,7 +17,7 @@ def get_config():
         num_filters=64,
         augmentation="crop_flip",
         optimizer="sam",
-        rho=0.05,
+        rho=-1.0,  # the method's own: 0.05 of sam
         learning_rate=0.1,
         lr_scheduler="step",
         momentum=0.9,

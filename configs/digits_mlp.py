@@ -11,7 +11,7 @@ def get_config():
         dataset="digits",
         num_neurons=(32, 16),
         optimizer="sam",
-        rho=0.05,
+        rho=-1.0,  # the method's own: 0.05 of sam
         learning_rate=0.1,
         lr_scheduler="cosine",
         weight_decay=1e-4,

@@ -15,7 +15,7 @@ def get_config():
         model="ResNet50",
         num_filters=64,
         optimizer="sam",
-        rho=0.05,
+        rho=-1.0,  # the method's own: 0.05 of sam
         learning_rate=0.1,  # the released config: 0.2
         lr_scheduler="cosine",  # the released config: step_mnist, which ignored warmup_steps
         warmup_steps=5000,

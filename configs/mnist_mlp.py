@@ -16,7 +16,7 @@ def get_config():
         model="MLP",
         num_neurons=(300, 100),
         optimizer="sam",
-        rho=0.05,
+        rho=-1.0,  # the method's own: 0.05 of sam
         learning_rate=0.1,
         lr_scheduler="step",  # 50, 75 %, as the paper says; the released config: step_mnist
         momentum=0.9,

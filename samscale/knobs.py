@@ -64,7 +64,9 @@ class SharpnessKnobs:
     fisher_eta: float = knob(1.0, "fisher_sam: weight of squared gradients", at_least(0.0))
     ssam_sparsity: float = knob(0.5, "ssam: share of weights that do not climb", FRACTION)
     ssam_refresh: int = knob(-1, "ssam: steps between masks; -1: an epoch", OWN_OR_POSITIVE)
-    ssam_samples: int = knob(128, "ssam_fisher: examples that choose a mask", POSITIVE)
+    ssam_samples: int = knob(
+        128, "ssam_fisher: examples, of those that ascend together, that choose a mask", POSITIVE
+    )
     ssam_drop_rate: float = knob(0.5, "ssam_dynamic: share renewed at first", within(0, 1))
     esam_beta: float = knob(0.5, "esam: probability that a leaf climbs", SHARE)
     esam_gamma: float = knob(0.5, "esam: share of examples in the second pass", SHARE)

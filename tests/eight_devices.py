@@ -21,6 +21,14 @@ METHODS = {
     "friendly_sam": {"sigma": 0.5},
     "asam": {},
     "wsam": {"gamma": 0.6},
+    "usam": {},
+    "asam_all": {},
+    "layer_sam": {},
+    "fisher_sam": {},
+    "multistep_sam": {},
+    "step_size_sam": {},
+    "vasso": {"theta": 0.5},
+    "random_sam": {"key": jax.random.key(5)},
 }
 STATEFUL = ["sam", "looksam", "friendly_sam"]
 KINDS = {"Auto": METHODS, "Explicit": STATEFUL}  # axes of a mesh; jax.make_mesh: explicit ones
@@ -133,6 +141,32 @@ def compare(measure, expected, names):
         return {n: e for name in names for n, e in compare(measure, expected, [name]).items()}
 
 
+def with_an_own_optimizer():
+    """bsam and sassha, whose gradients look into their optimizer's state, inside shard_map."""
+    params, batch = data()
+    one = {"axis_name": "d"}
+    names = {
+        "bsam": ({"num_examples": 32, "key": jax.random.key(5)}, sharpness.scale_by_bsam()),
+        "sassha": ({"key": jax.random.key(5)}, sharpness.scale_by_sassha()),
+    }
+    errors = {}
+    for name, (choices, optimizer) in names.items():
+        opt_state = optimizer.init(params)
+
+        def step(params, batch, name=name, choices=choices, opt_state=opt_state, **how):
+            vg = jax.value_and_grad(loss)
+            gradient = sharpness.PRESETS[name](vg, 0.3, **choices, **how)
+            state = gradient.init(params)
+            (_, grads), _, info = gradient.value_and_grad(params, state, batch, opt_state=opt_state)
+            return grads, info.ascent, info.extra
+
+        specs = {"in_specs": (P(), P("d")), "out_specs": P()}
+        local = lambda params, batch, step=step: step(params, batch, **one)
+        spread = jax.jit(jax.shard_map(local, mesh=mesh_of("Auto"), check_vma=False, **specs))
+        errors[name] = error(jax.device_get(spread(params, batch)), step(params, batch))
+    return errors
+
+
 def all_reduces(per_device):
     params, batch = data()
     (gradient,) = family(["sam"], axis_name="d", per_device=per_device).values()
@@ -215,6 +249,7 @@ def main():
             found[f"{runner} {mode}"] = compare(over_devices(runner, per_device), expected, names)
     each = jax.device_get(draws())
     found["draws in common"] = int(sum((a == b).all() for a in each for b in each)) - len(each)
+    found["own optimizers"] = with_an_own_optimizer()
     two = over_devices("checked", per_device=True, groups=2)
     found["two groups on each"] = compare(two, alone[16], ["sam"])
     for checked in (True, False):

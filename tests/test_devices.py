@@ -76,3 +76,8 @@ def test_devices_that_ascend_alone_draw_their_own_numbers(found):
 
 def test_curvature_of_data_spread_over_devices_is_that_of_one(found):
     same(found["flatness"])
+
+
+@pytest.mark.parametrize("name", ["bsam", "sassha"])
+def test_methods_with_an_own_optimizer_give_what_one_device_gives(found, name):
+    same(found["own optimizers"][name])

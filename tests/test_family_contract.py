@@ -28,9 +28,9 @@ def test_its_docstring_tells_formula_cost_and_source(name):
 @every
 def test_each_of_its_choices_is_a_knob_with_the_same_default(name):
     choices = family.defaults(name)
-    context = {"split", "weight", "merge", "take", "losses_of", "where", "mask"}
+    context = {"split", "weight", "merge", "take", "losses_of", "where", "mask", "momentum"}
     knobs = {"rho": "rho"} | method.SHARED | method.CHOICES.get(name, {})
-    for word in set(choices) - context - {"refresh", "total"}:
+    for word in set(choices) - context - {"refresh", "total", "axis_name"}:
         knob = knobs[word]
         value = own(knob, name) if knob in OWN else getattr(method.Config(), knob)
         assert choices[word] == (float(value) if knob == "sam_norm" else value), word

@@ -182,16 +182,42 @@ def test_what_comes_out_is_never_looked_into():
     assert out[0] == info.out[0] == "anything"
 
 
+def run(gradient, params=W, *args):
+    return gradient.value_and_grad(params, gradient.init(params), *args)
+
+
 def test_choices_that_do_not_fit_are_one_sentence():
-    vg = jax.value_and_grad(quadratic)
+    vg, key = jax.value_and_grad(quadratic), jax.random.key(0)
+    params, batch = network_at()
+    three = sharpness.m_sam(jax.value_and_grad(network), groups=3)
+    on = {"axis_name": "d"}
     for words, make in (
-        ("axis_name='d': must be None", lambda: sharpness.ssam_fisher(vg, axis_name="d")),
+        ("axis_name='d': must be None", lambda: sharpness.ssam_fisher(vg, **on)),
+        ("axis_name='d': must be None, or", lambda: sharpness.esam(vg, losses=None, key=key, **on)),
         ("per_device=True: needs an axis_name", lambda: sharpness.sam(vg, per_device=True)),
-        ("every=0: must be at least 1", lambda: sharpness.sam(vg, every=0)),
-        ("ord=0.5: must be at least 1", lambda: sharpness.sam(vg, ord=0.5)),
+        (
+            "per_device=True: must be False",
+            lambda: sharpness.ssam_dynamic(vg, key=key, per_device=True, **on),
+        ),
+        ("every=0: must be a whole number of at", lambda: sharpness.sam(vg, every=0)),
+        ("every=2.5: must be a whole number", lambda: sharpness.sam(vg, every=2.5)),
+        ("every=0: must be at least 1", lambda: sharpness.sassha(vg, every=0, key=key)),
+        ("ord=0.5: must be a number of at least 1", lambda: sharpness.sam(vg, ord=0.5)),
+        ("ord='inf': must be a number", lambda: sharpness.sam(vg, ord="inf")),
         ("ord=3: must be 1, 2 or inf", lambda: sharpness.sam(vg, ord=3, steps=2)),
         ("needs_gradient=False: every must be 1", lambda: sharpness.momentum_sam(vg, every=2)),
         ("gamma=1: must be at least 0", lambda: sharpness.wsam(vg, gamma=1)),
+        ("sparsity=1.5: must be", lambda: sharpness.ssam_fisher(vg, sparsity=1.5)),
+        ("samples=0: must be", lambda: sharpness.ssam_fisher(vg, samples=0)),
+        ("refresh=0: must be", lambda: sharpness.ssam_fisher(vg, refresh=0)),
+        ("theta=5: must be", lambda: sharpness.vasso(vg, theta=5)),
+        ("decay=1: must be", lambda: sharpness.friendly_sam(vg, decay=1)),
+        ("groups=0: must be at least 1", lambda: sharpness.m_sam(vg, groups=0)),
+        ("groups=3: must divide the 8 examples", lambda: run(three, params, batch)),
+        ("rho=-0.1: must be finite", lambda: run(sharpness.sam(vg, -0.1))),
+        ("rho=nan: must be finite", lambda: run(sharpness.usam(vg, float("nan")))),
+        ("where=None: no leaf is called", lambda: run(sharpness.asam(vg))),
+        ("perturbation=<function sam", lambda: sharpness.sharpness_aware(vg, sharpness.sam)),
     ):
         with pytest.raises(ValueError) as error:  # noqa: PT011, the message is what is tested
             make()

@@ -11,17 +11,19 @@ import jax.numpy as jnp
 import optax
 
 from samscale.sharpness import trees
-from samscale.sharpness.core import Gradient, Info, State, key_of
+from samscale.sharpness.core import Gradient, Info, State, key_of, over_devices
 from samscale.sharpness.perturbations import normal, radius
 
 
-def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key) -> Gradient:
+def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> Gradient:
     r"""$\nabla L(w + e)$, $e = \rho\, g / s$, $g = \nabla L(w + n)$, $n \sim N(0, 1 / (N s))$.
 
     N: ``num_examples`` of the training set. Moellenhoff and Khan, ICLR 2023. Cost 2. Both
     start at w; what is reported belongs to the first, at w + n, since none is at w. ``opt_state``
     must be that of an optimizer with ``scale_by_bsam``, whose update takes ``**info.extra``.
+    ``axis_name``: as for ``sharpness_aware``; noise and ascent are those of the whole batch.
     """
+    varying, mean = over_devices(axis_name)
 
     def init(params):
         del params
@@ -29,15 +31,18 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key) -> Gradient:
 
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
         del known  # at w, where this looks nowhere
+        params = varying(params)
         s = optax.tree.get(opt_state, "precision")
         if s is None:
             raise ValueError("opt_state: must be that of an optimizer with scale_by_bsam")
         deviation = jax.tree.map(lambda s: jax.lax.rsqrt(num_examples * trees.wide(s)), s)
         noise = trees.scale(deviation, normal(key_of(key, state.count, group), params))
         out, g = value_and_grad_fn(trees.add(params, noise), *args)
+        g = mean(g)
         e = trees.scale(radius(rho, state.count), jax.tree.map(lambda g, s: g / s, g, s))
         perturbed_out, grads = value_and_grad_fn(trees.add(params, e), *args)
-        info = Info(perturbed_out, g, e, {"magnitude": jax.tree.map(jnp.abs, g)})
+        grads = mean(grads)
+        info = Info(perturbed_out, g, e, {"magnitude": jax.tree.map(jnp.abs, g)}, jnp.array(False))
         return (out, grads), state._replace(count=state.count + 1), info
 
     return Gradient(init, value_and_grad)

@@ -29,12 +29,6 @@ def sharpness(gamma):
     return lambda g, gs: trees.scale(factor, trees.add(gs, g, -1.0))
 
 
-def clean(g, gs):
-    """g alone."""
-    del gs
-    return g
-
-
 def step_size_only(g, gs):
     r"""$g\, \|g_s\| / \|g\|$: the length of SAM's gradient in the direction of the clean one."""
     return trees.scale(trees.ratio(trees.norm(gs), trees.norm(g)), g)

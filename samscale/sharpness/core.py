@@ -5,7 +5,7 @@ Conventions, the same for every method (papers and code bases differ here):
 - what is reported (loss, metrics, batch statistics) belongs to the *clean* pass, at $w$;
 - both passes see the same arguments: the same batch and the same dropout key;
 - one norm over all leaves of one run, computed in at least float32;
-- a zero gradient gives a zero ascent, while NaN and infinity pass through;
+- a zero gradient gives a zero ascent, while NaN and infinity pass through, and are not remembered;
 - weight decay is the optimizer's business and never bends the ascent.
 """
 
@@ -36,6 +36,7 @@ class Info(NamedTuple):
     clean_grads: Params  # at w
     ascent: Params  # e, the displacement of the second pass
     extra: Any  # dict: what the optimizer of a method asks for, as extra arguments of its update
+    compared: Any = False  # () bool, whether ``out`` of w and that of w + e saw the same examples
 
 
 class Gradient(NamedTuple):
@@ -65,7 +66,7 @@ def plain(value_and_grad_fn) -> Gradient:
         del opt_state, group
         out, grads = known or value_and_grad_fn(params, *args)
         state = state._replace(count=state.count + 1)
-        return (out, grads), state, Info(out, grads, trees.zeros(params), {})
+        return (out, grads), state, Info(out, grads, trees.zeros(params), {}, jnp.array(True))
 
     return Gradient(init, value_and_grad)
 
@@ -98,10 +99,10 @@ def sharpness_aware(
 
     Args:
       value_and_grad_fn: ``(params, *args) -> (out, grads)``, as ``jax.value_and_grad`` returns it;
-        ``out`` is never looked into.
+        ``out`` is never looked into (a pytree of arrays where ``every`` > 1: branches give it).
       perturbation: an optax transformation whose output is *added* to the parameters, so that
         ``optax.chain`` and masks apply to it as to any other. Its ``update`` is offered, as extra
-        arguments, ``count``, ``key``, ``opt_state``, ``value_and_grad_fn`` and ``args``.
+        arguments, ``count``, ``every``, ``key``, ``opt_state``, ``value_and_grad_fn``, ``args``.
       combine: ``(clean_grads, perturbed_grads) -> grads``.
       steps: gradients that climb, one after another from where the last one led; ``e`` is the sum.
         All of them start from the same state of the perturbation, which advances once a step.
@@ -117,7 +118,8 @@ def sharpness_aware(
       ascent_args: ``args -> args`` of the passes that climb; another batch, for example.
       descent_args: ``(args, out, above, params) -> args`` of the last pass, at ``above``.
       extra: ``(clean_grads, perturbed_grads) -> dict`` for the update of the method's optimizer.
-      key: of the random numbers; step and group (``per_device``: and device) are folded in.
+      key: of the random numbers; step and group (``per_device``: each device's part is one) are
+        folded in.
       axis_name: a mapped axis over whose devices the batch is spread (``shard_map``). The ascent is
         that of the whole batch, or, ``per_device``, of each device's part: m-SAM.
 
@@ -127,15 +129,18 @@ def sharpness_aware(
     if per_device and axis_name is None:
         raise ValueError("per_device=True: needs an axis_name")
     for name, value in {"steps": steps, "every": every}.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+        if not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name}={value}: must be a whole number of at least 1")
+    if not hasattr(perturbation, "update"):
+        raise ValueError(f"perturbation={perturbation!r}: must be an optax transformation")
     if not needs_gradient and (every > 1 or through):
         raise ValueError("needs_gradient=False: every must be 1 and through False")
     perturbation = optax.with_extra_args_support(perturbation)
+    comparable = needs_gradient and not ascent_args and not descent_args
     ascent_args = ascent_args or (lambda args: args)
     descent_args = descent_args or (lambda args, *found: args)
     extra = extra or (lambda clean, perturbed: {})
-    mean = (lambda tree: _reduced(tree, axis_name)) if axis_name else (lambda tree: tree)
+    varying, mean = over_devices(axis_name)
     mean_now = (lambda tree: tree) if per_device else mean
 
     def init(params):
@@ -143,19 +148,18 @@ def sharpness_aware(
         return State(jnp.zeros((), jnp.int32), perturbation.init(params), memo)
 
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
-        if axis_name:
-            params = _varying(params, axis_name)
+        params = varying(params)
         context = {
             "count": state.count,
+            "every": every,
             "opt_state": opt_state,
             "value_and_grad_fn": value_and_grad_fn,
             "args": args,
         }
         if key is not None:
-            draw = key_of(key, state.count, group)
-            for axis in _axes(axis_name) if per_device else ():
-                draw = jax.random.fold_in(draw, jax.lax.axis_index(axis))
-            context["key"] = draw
+            for axis in _axes(axis_name) if per_device else ():  # each device's part is a group
+                group = group * jax.lax.axis_size(axis) + jax.lax.axis_index(axis)
+            context["key"] = key_of(key, state.count, group)
 
         def first(params):
             out, clean = known or value_and_grad_fn(params, *ascent_args(args))
@@ -166,7 +170,8 @@ def sharpness_aware(
             out, clean = first(params) if needs_gradient else (None, trees.zeros(params))
             grads, ascent, inner = clean, None, None
             for i in range(steps):
-                e, advanced = perturbation.update(grads, state.perturbation, params, **context)
+                up = jax.tree.map(_uphill, grads)
+                e, advanced = perturbation.update(up, state.perturbation, params, **context)
                 ascent, inner = (e, advanced) if i == 0 else (trees.add(ascent, e), inner)
                 if project is not None:
                     ascent = project(ascent, params, state.count)
@@ -183,7 +188,9 @@ def sharpness_aware(
             out, clean, ascent, inner = found
             perturbed_out, grads = value_and_grad_fn(above, *descent_args(args, out, above, params))
             perturbed = mean_now(pull(grads)[0] if through else grads)
-            memo = reuse[0](clean, perturbed) if reuse else None
+            memo = None
+            if reuse:
+                memo = jax.tree.map(trees.finite_or, reuse[0](clean, perturbed), state.memo)
             out = out if needs_gradient else perturbed_out
             info = Info(perturbed_out, clean, ascent, extra(clean, perturbed))
             return (out, combine(clean, perturbed)), (inner, memo), info
@@ -194,18 +201,24 @@ def sharpness_aware(
             info = Info(out, clean, trees.zeros(clean), extra(clean, clean))
             return (out, grads), (state.perturbation, state.memo), info
 
-        on_devices = (lambda f: lambda: _varying(f(), axis_name)) if per_device else (lambda f: f)
+        on_devices = (lambda f: lambda: varying(f())) if per_device else (lambda f: f)
         branches = on_devices(full), on_devices(cheap)
         if every == 1:
             (out, grads), carried, info = branches[0]()
         else:
             (out, grads), carried, info = jax.lax.cond(state.count % every == 0, *branches)
+        info = info._replace(compared=(state.count % every == 0) & comparable)
         if per_device:
             grads, info = mean(grads), info._replace(extra=mean(info.extra))
-            carried = _reduced(carried, axis_name)
+            carried = mean(carried)
         return (out, grads), State(state.count + 1, *carried), info
 
     return Gradient(init, value_and_grad)
+
+
+def _uphill(g):
+    """JAX's gradient of complex parameters is the conjugate of the steepest way up."""
+    return jnp.conj(g) if jnp.iscomplexobj(g) else g
 
 
 def key_of(key, count, group):
@@ -213,8 +226,18 @@ def key_of(key, count, group):
     return jax.random.fold_in(jax.random.fold_in(key, count), group)
 
 
+def over_devices(axis_name):
+    """``(varying, mean)``, both the identity where there is no axis.
+
+    ``varying(tree)`` tells replicated arrays apart between devices: the gradient of replicated
+    weights would be summed over them. ``mean(tree)``: the same on all devices.
+    """
+    if not axis_name:
+        return (lambda tree: tree), (lambda tree: tree)
+    return (lambda tree: _varying(tree, axis_name)), (lambda tree: _reduced(tree, axis_name))
+
+
 def _varying(tree, axis_name):
-    """Told apart between devices: the gradient of replicated weights would be summed over them."""
 
     def cast(w):
         known = jax.typeof(w).mat.varying

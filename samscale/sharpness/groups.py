@@ -5,7 +5,8 @@ Both take ``split``, ``weight`` and ``merge``, which say what a batch and an ``o
 - ``split(args, parts)``: the arguments with a new leading axis of length ``parts``; default: every
   leaf is split along its leading axis;
 - ``weight(out)``: what a part counts, such as its valid examples (of a masked loss); default: 1;
-- ``merge(outs)``: of all parts, stacked along a leading axis, one ``out``; default: their mean.
+- ``merge(outs)``: of all parts, stacked along a leading axis, one ``out``; default: their mean
+  (of random keys, the last).
 """
 
 import jax
@@ -16,12 +17,16 @@ from samscale.sharpness.core import Gradient, Info, plain
 
 
 def split_leading(args, parts: int):
-    """Every leaf (n, ...) as (parts, n / parts, ...)."""
+    """Every leaf (n, ...) as (parts, n / parts, ...). ``ValueError`` where that does not go."""
+    for n in {len(a) for a in jax.tree.leaves(args)}:
+        if n % parts:
+            raise ValueError(f"groups={parts}: must divide the {n} examples")
     return jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), args)
 
 
 def merge_mean(outs):
-    return jax.tree.map(lambda x: x.mean(0), outs)
+    number = lambda x: jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
+    return jax.tree.map(lambda x: x.mean(0) if number(x) else x[-1], outs)
 
 
 def grouped(
@@ -36,8 +41,11 @@ def grouped(
 
     One group after another, in the memory of one; the number of devices plays no part. All begin
     with the same state, and leave the mean of theirs (of counts and masks, the first's). No more
-    gradients than without.
+    gradients than without. Raises ``ValueError`` for fewer than one group, or (by ``split``) a
+    number that does not divide the examples.
     """
+    if groups < 1:
+        raise ValueError(f"groups={groups}: must be at least 1")
     if groups == 1:
         return gradient
 
@@ -48,7 +56,7 @@ def grouped(
             (out, grads), new, info = gradient.value_and_grad(
                 params, state, *part, opt_state=opt_state, group=group * groups + part_of_group
             )
-            averaged = (grads, info.clean_grads, info.ascent, info.extra)
+            averaged = (grads, info.clean_grads, info.ascent, info.extra, info.compared)
             return averaged, weight(out), (out, info.out, new)
 
         def body(total, numbered):
@@ -61,8 +69,8 @@ def grouped(
         start = trees.zeros(jax.tree.map(trees.wide, trees.zeros((*like, jnp.ones(())))))
         (*sums, count), (outs, perturbed_outs, states) = jax.lax.scan(body, start, numbered)
         mean = lambda x, like: (x / count).astype(like.dtype)
-        grads, clean, ascent, extra = jax.tree.map(mean, tuple(sums), like)
-        info = Info(merge(perturbed_outs), clean, ascent, extra)
+        grads, *rest = jax.tree.map(mean, tuple(sums), like)
+        info = Info(merge(perturbed_outs), *rest)
         return (merge(outs), grads), jax.tree.map(_average, states), info
 
     return Gradient(gradient.init, value_and_grad)

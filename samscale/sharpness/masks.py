@@ -20,7 +20,7 @@ def fisher_mask(sparsity=0.5, refresh=100, samples=128, split=split_leading):
     The sum runs over the first ``samples`` examples i of the batch of every ``refresh``-th step,
     beginning with the first; ``split(args, n)`` takes the batch apart. (The official code draws
     them from the whole training set, once an epoch.) Such a step costs ``samples`` gradients of one
-    example more. Ties fall by index.
+    example more; all count where a batch, or a group of it, has fewer. Ties fall by index.
     """
 
     def renew(e, mask, params, *, args, value_and_grad_fn, **_):
@@ -36,7 +36,9 @@ def fisher_mask(sparsity=0.5, refresh=100, samples=128, split=split_leading):
         scores, structure = _flat(jax.lax.scan(add, start, first)[0])
         return structure(_top(scores, round((1 - sparsity) * scores.size)))
 
-    return _masked(refresh, renew)
+    if samples < 1:
+        raise ValueError(f"samples={samples}: must be at least 1")
+    return _masked(sparsity, refresh, renew)
 
 
 def dynamic_mask(sparsity=0.5, drop_rate=0.5, refresh=100, total=10_000):
@@ -58,16 +60,22 @@ def dynamic_mask(sparsity=0.5, drop_rate=0.5, refresh=100, total=10_000):
         grown = _top(jnp.where(kept, -1, chance), drop)
         return structure(jnp.where(count == 0, _top(chance, live), stays | grown))
 
-    return _masked(refresh, renew)
+    return _masked(sparsity, refresh, renew)
 
 
-def _masked(refresh, renew):
+def _masked(sparsity, refresh, renew):
+    """Renewed in the first step that climbs of every ``refresh`` steps."""
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity={sparsity}: must be at least 0 and less than 1")
+    if refresh < 1:
+        raise ValueError(f"refresh={refresh}: must be at least 1")
+
     def init(params):
         return jax.tree.map(lambda w: jnp.zeros(w.shape, bool), params)
 
-    def update(e, mask, params=None, *, count, **extra):
+    def update(e, mask, params=None, *, count, every=1, **extra):
         fresh = lambda: renew(e, mask, params, count=count, **extra)
-        mask = jax.lax.cond(count % refresh == 0, fresh, lambda: mask)
+        mask = jax.lax.cond(count % refresh < every, fresh, lambda: mask)
         return jax.tree.map(lambda m, x: jnp.where(m, x, jnp.zeros_like(x)), mask, e), mask
 
     return optax.GradientTransformationExtraArgs(init, update)

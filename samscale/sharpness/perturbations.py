@@ -4,9 +4,11 @@ Chain them: what stands before ``to_ball`` bends the direction, what stands afte
 step. A mask before leaves the whole radius to what it keeps (SAM-ON), a mask after does not (SSAM).
 
 A radius ``rho`` is a number, an array (traced or not), a tree of them like the parameters, or a
-schedule of the step, which ``sharpness_aware`` counts.
+schedule of the step, which ``sharpness_aware`` counts. Numbers that are negative or not finite
+raise ``ValueError``.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -36,8 +38,8 @@ def to_ball(rho, ord=2, metric=None) -> optax.GradientTransformationExtraArgs:
     ``metric(params)`` is the diagonal of T (None: 1), a tree like the parameters or of factors that
     broadcast against them. Zero where g = 0. Raises ``ValueError`` for p < 1.
     """
-    if not ord >= 1:
-        raise ValueError(f"ord={ord}: must be at least 1, or inf")
+    if not isinstance(ord, int | float) or not ord >= 1:
+        raise ValueError(f"ord={ord!r}: must be a number of at least 1, or infinity")
 
     def rule(g, params, **extra):
         t = metric(params) if metric else jax.tree.map(lambda x: jnp.ones((), x.dtype), g)
@@ -97,8 +99,9 @@ def to_fisher_ball(rho, eta=1.0) -> optax.GradientTransformationExtraArgs:
 
     def rule(g, params, **extra):
         del params
-        solved = jax.tree.map(lambda x: x / (1 + eta * x**2), jax.tree.map(trees.wide, g))
-        root = jax.tree.map(lambda x: x / jnp.sqrt(1 + eta * x**2), jax.tree.map(trees.wide, g))
+        size = jax.tree.map(lambda x: jnp.hypot(1.0, eta**0.5 * trees.wide(x)), g)  # no squares
+        root = jax.tree.map(lambda x, s: trees.wide(x) / s, g, size)
+        solved = jax.tree.map(jnp.divide, root, size)
         length = trees.ratio(1.0, trees.norm(root))
         r = jax.tree.map(lambda r: r * length, radius(rho, extra.get("count")))
         return jax.tree.map(lambda e, x: e.astype(x.dtype), trees.scale(r, solved), g)
@@ -119,22 +122,35 @@ def in_random_direction(rho, mask=None) -> optax.GradientTransformationExtraArgs
     return stateless(rule)
 
 
-def against_momentum(rho) -> optax.GradientTransformationExtraArgs:
+def against_momentum(rho, momentum=None) -> optax.GradientTransformationExtraArgs:
     r"""$e = -\rho\, v / \|v\|$ with v the momentum buffer of the optimizer: needs no gradient.
 
-    v is ``trace`` (sgd) or ``mu`` (Adam) in ``opt_state``; ``ValueError`` where it has neither.
+    v is ``momentum(opt_state)``; default: the one ``trace`` (sgd) or ``mu`` (Adam) there is.
+    Raises ``ValueError`` where there is not just one, of the shape of the parameters.
     """
+    momentum = momentum or _buffer
 
     def rule(g, params, **extra):
         del g
-        opt_state = _needed(extra, "opt_state")
-        momentum = optax.tree.get(opt_state, "trace", optax.tree.get(opt_state, "mu"))
-        if momentum is None:
-            raise ValueError("opt_state: must have a momentum buffer, as of sgd or Adam")
-        e = _unit(momentum, jax.tree.map(jnp.negative, radius(rho, extra.get("count"))))
+        v = momentum(_needed(extra, "opt_state"))
+        if jax.tree.structure(v) != jax.tree.structure(params):
+            raise ValueError(
+                "opt_state: must have one momentum buffer, as of sgd or Adam, for all parameters; "
+                "momentum= says which"
+            )
+        e = _unit(v, jax.tree.map(jnp.negative, radius(rho, extra.get("count"))))
         return jax.tree.map(lambda e, w: e.astype(w.dtype), e, params)
 
     return stateless(rule)
+
+
+def _buffer(opt_state):
+    """None where there are none, or several."""
+    own = lambda path, _: hasattr(path[-1], "tuple_name")  # a field of a state, not a parameter
+    for name in ("trace", "mu"):
+        if found := optax.tree.get_all_with_path(opt_state, name, own):
+            return found[0][1] if len(found) == 1 else None
+    return None
 
 
 def only(where) -> optax.GradientTransformationExtraArgs:
@@ -173,13 +189,19 @@ class Mean(NamedTuple):
 def drop_mean(sigma=1.0, decay=0.9) -> optax.GradientTransformation:
     r"""$g - \sigma m$, where $m \leftarrow \lambda m + (1 - \lambda) g$ of the gradients before.
 
-    In the first step nothing is taken away, and m = g after it.
+    In the first step nothing is taken away, and m = g after it. Raises ``ValueError`` for a decay
+    of less than 0, or 1 and more.
     """
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay={decay}: must be at least 0 and less than 1")
     return _running_mean(decay, lambda g, before, after: trees.add(g, before, -sigma))
 
 
 def smooth(theta=0.9) -> optax.GradientTransformation:
-    r"""$d \leftarrow (1 - \theta) d + \theta g$; d = g in the first step."""
+    r"""$d \leftarrow (1 - \theta) d + \theta g$; d = g in the first step. Raises ``ValueError`` for
+    a theta of 0 and less, or beyond 1."""
+    if not 0 < theta <= 1:
+        raise ValueError(f"theta={theta}: must be greater than 0 and at most 1")
     return _running_mean(1 - theta, lambda g, before, after: after)
 
 
@@ -193,13 +215,18 @@ def _running_mean(decay, use):
             state.empty, trees.wide(x), decay * trees.wide(m) + (1 - decay) * trees.wide(x)
         ).astype(m.dtype)
         after = jax.tree.map(blend, state.mean, g)
-        return use(g, state.mean, after), Mean(jnp.zeros_like(state.empty), after)
+        kept = jax.tree.map(trees.finite_or, after, state.mean)  # one bad batch is not remembered
+        return use(g, state.mean, after), Mean(jnp.zeros_like(state.empty), kept)
 
     return optax.GradientTransformation(init, update)
 
 
 def radius(rho, count):
-    """``rho`` at step ``count``. Raises ``ValueError`` for a schedule that nobody counts for."""
+    """``rho`` at step ``count``. Raises ``ValueError`` for a schedule that nobody counts for, and
+    for a number that is no radius."""
+    for number in jax.tree.leaves(rho):
+        if isinstance(number, int | float) and not 0 <= number < math.inf:
+            raise ValueError(f"rho={number}: must be finite and at least 0")
     if not callable(rho):
         return rho
     if count is None:
@@ -230,15 +257,19 @@ def _steepest(u, p):
     """The maximiser over the unit ball of the p-norm, as a factor and a tree of wide arrays."""
     if p == 2:
         return trees.ratio(1.0, trees.norm(u)), u
+    sign = lambda x: jnp.where(jnp.isinf(x), jnp.nan, jnp.sign(x))  # infinity is not swallowed
     if p == jnp.inf:
-        return 1.0, jax.tree.map(jnp.sign, u)
+        return 1.0, jax.tree.map(sign, u)
     peak = trees.largest(u)
     if p == 1:
         at_peak = jax.tree.map(lambda x: (jnp.abs(x) == peak) & (peak > 0), u)
         ties = jnp.maximum(sum(hit.sum() for hit in jax.tree.leaves(at_peak)), 1)
-        return 1 / ties, jax.tree.map(lambda x, hit: jnp.sign(x) * hit, u, at_peak)
+        pick = lambda x, hit: jnp.where(hit | jnp.isnan(x), sign(x), 0)
+        return 1 / ties, jax.tree.map(pick, u, at_peak)
     q = p / (p - 1)
     share = jax.tree.map(lambda x: jnp.abs(trees.ratio(x, peak)), u)  # the largest is 1
     total = sum((s**q).sum() for s in jax.tree.leaves(share))
     length = jnp.where(total > 0, total, 1) ** (1 / p)
-    return 1 / length, jax.tree.map(lambda x, s: jnp.sign(x) * s ** (q - 1), u, share)
+    # at 0 the power's derivative may be infinite; that of a zero entry of the ascent counts as 0
+    power = lambda s: jnp.where(s == 0, 0, jnp.where(s == 0, 1, s) ** (q - 1))
+    return 1 / length, jax.tree.map(lambda x, s: jnp.sign(x) * power(s), u, share)

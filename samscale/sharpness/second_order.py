@@ -10,25 +10,30 @@ import jax.numpy as jnp
 import optax
 
 from samscale.sharpness import trees
-from samscale.sharpness.core import Gradient, Info, State, key_of
+from samscale.sharpness.core import Gradient, Info, State, key_of, over_devices
 from samscale.sharpness.perturbations import to_ball
 
 
-def sassha(value_and_grad_fn, rho=0.2, *, every=10, key) -> Gradient:
+def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Gradient:
     r"""$\nabla L(w + e)$ as SAM's, and every ``every`` steps $z \odot H z$ at w + e, z = +-1.
 
     One Hessian-vector product with random signs (Hutchinson) estimates the diagonal. Cost 2, and
     in every ``every``-th step about two more for the product. The update of the optimizer
-    (``scale_by_sassha`` with the same ``every``) takes ``**info.extra``. Shin et al., ICML 2025.
+    (``scale_by_sassha`` with the same ``every``) takes ``**info.extra``. ``axis_name``: as for
+    ``sharpness_aware``; ascent and curvature are those of the whole batch. Shin et al., ICML 2025.
     """
-    ball = to_ball(rho)
+    if every < 1:
+        raise ValueError(f"every={every}: must be at least 1")
+    ball, (varying, mean) = to_ball(rho), over_devices(axis_name)
 
     def init(params):
         return State(jnp.zeros((), jnp.int32), ball.init(params), None)
 
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
         del opt_state
+        params = varying(params)
         out, clean = known or value_and_grad_fn(params, *args)
+        clean = mean(clean)
         e, inner = ball.update(clean, state.perturbation, params, count=state.count)
         above = trees.add(params, e)
 
@@ -41,9 +46,11 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key) -> Gradient:
         def flat():
             return *value_and_grad_fn(above, *args), trees.zeros(params)
 
-        found = jax.lax.cond(state.count % every == 0, curved, flat)
+        every_kth = state.count % every == 0
+        found = jax.lax.cond(every_kth, lambda: varying(curved()), lambda: varying(flat()))
         perturbed_out, grads, curvature = found
-        info = Info(perturbed_out, clean, e, {"curvature": curvature})
+        grads, curvature = mean(grads), mean(curvature)
+        info = Info(perturbed_out, clean, e, {"curvature": curvature}, jnp.array(True))
         return (out, grads), State(state.count + 1, inner, None), info
 
     return Gradient(init, value_and_grad)

@@ -68,6 +68,11 @@ def ratio(a, b):
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
+def finite_or(new, old):
+    """``new`` where it is finite, else ``old``."""
+    return jnp.where(jnp.isfinite(new), new, old)
+
+
 def along(a, b):
     r"""$\langle a, b \rangle / \|b\|^2$: how much of ``b`` there is in ``a``; 0 where b = 0."""
     total = sum(_square(wide(x)) for x in jax.tree.leaves(b))

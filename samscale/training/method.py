@@ -7,6 +7,7 @@ only a training step knows (random keys, the number of examples, how a batch is 
 import inspect
 
 import jax
+import numpy as np
 
 from samscale import keys, sharpness
 from samscale.config import Config
@@ -19,7 +20,7 @@ CHOICES = {
     "gsam": {"alpha": "gsam_alpha"},
     "looksam": {"alpha": "looksam_alpha"},
     "look_layer_sam": {"alpha": "looksam_alpha"},
-    "wsam": {"gamma": "wsam_gamma"},
+    "wsam": {"gamma": "wsam_gamma", "clip_norm": "clip_norm"},
     "wsam_coupled": {"gamma": "wsam_gamma"},
     "friendly_sam": {"sigma": "friendly_sigma", "decay": "friendly_decay"},
     "vasso": {"theta": "vasso_theta"},
@@ -61,6 +62,20 @@ def check(config: Config) -> None:
             )
     if float(config.sam_norm) not in (1, 2, float("inf")) and config.sam_steps > 1:
         raise ValueError(f"sam_norm={config.sam_norm!r}: must be 1, 2 or inf where sam_steps > 1")
+    follows = _follows(config)
+    if config.rho_min and not follows:
+        raise ValueError(f"rho_min={config.rho_min}: must be 0 where rho_scheduler is constant")
+    if config.rho_min > config.settled().rho:
+        raise ValueError(f"rho_min={config.rho_min}: must be at most rho={config.settled().rho}")
+    if follows and not is_sharp(config):
+        raise ValueError(
+            f"rho_scheduler={config.rho_scheduler!r}: must be 'default' where optimizer={name!r}"
+        )
+    if name == "bsam" and (config.decay_mode == "decoupled" or config.decay_on != "all"):
+        raise ValueError(
+            f"decay_mode={config.decay_mode!r}, decay_on={config.decay_on!r}: must be coupled and "
+            "on all where optimizer='bsam', whose precision counts the decay of every weight"
+        )
     if name == "momentum_sam" and config.base_optimizer == "sgd" and not config.momentum:
         raise ValueError("momentum=0.0: must be greater than 0 where optimizer='momentum_sam'")
 
@@ -79,7 +94,7 @@ def optimizer(config: Config, weight_decay):
         mode = "decoupled" if config.decay_mode == "default" else config.decay_mode
         return {"direction": sharpness.scale_by_sassha(*numbers), "mode": mode}
     if config.optimizer == "wsam":
-        return {"beside": (sharpness.add_sharpness(),)}
+        return {"beside": (sharpness.add_sharpness(),), "clip_norm": 0.0}  # clipped with its term
     return {}
 
 
@@ -105,6 +120,7 @@ def maker(config: Config, shape, *, num_steps: int, per_epoch: int, num_examples
     batch statistics, and the loss of each example or None; ``losses``: the last alone.
     """
     parts = {"split": split, "weight": _count, "merge": _merge}
+    radius = _radius(config, shape, num_steps)
 
     def make(value_and_grad_fn, knobs, mask=None, losses=None):
         if not is_sharp(config):
@@ -129,7 +145,7 @@ def maker(config: Config, shape, *, num_steps: int, per_epoch: int, num_examples
         given = {word: value for word, value in offered.items() if word in takes}
         if "every" not in takes and config.sam_every > 1:
             given["every"] = config.sam_every
-        gradient = preset(value_and_grad_fn, _radius(config, knobs.rho, shape), **given)
+        gradient = preset(value_and_grad_fn, radius(knobs.rho), **given)
         if "groups" in takes:
             return gradient
         return sharpness.grouped(gradient, config.sam_groups, **parts)
@@ -160,11 +176,19 @@ def split(args, parts: int):
     return jax.tree.map(cut, batch), jax.random.split(key, parts)
 
 
-def _radius(config, rho, shape):
-    follows = {"learning_rate": True, "constant": False, "default": config.optimizer == "gsam"}
-    if follows[config.rho_scheduler]:
-        return sharpness.follow(shape, rho, config.rho_min)
-    return rho
+def _follows(config):
+    """Whether the radius falls with the learning rate."""
+    default = config.rho_scheduler == "default" and config.optimizer == "gsam"
+    return default or config.rho_scheduler == "learning_rate"
+
+
+def _radius(config, shape, num_steps):
+    """From ``rho`` to the radius of a step."""
+    if not _follows(config):
+        return lambda rho: rho
+    rates = np.broadcast_to(shape(np.arange(num_steps + 1)), num_steps + 1)
+    peak, end = float(rates[:-1].max()), float(rates[-1])
+    return lambda rho: sharpness.follow(shape, rho, config.rho_min, peak, end)
 
 
 def _take(args, rows):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from samscale import keys, optimizers, pruning, sharpness
 from samscale.config import Config, choose
+from samscale.sharpness.presets import ascents
 from samscale.tasks import Task, means
 from samscale.training import method
 from samscale.training.step import Knobs, State, make_advance, make_evaluate, make_step
@@ -41,7 +42,7 @@ def build(config: Config, task: Task) -> Program:
             f"batch_size={config.batch_size}: must be at most {num_examples}, the training examples"
         )
     _check_exempt(config, task)
-    _check_normalization(config, task)
+    _check_leaves(config, task)
     per_epoch = num_examples // config.batch_size
     num_steps = config.num_train_steps
     if num_steps == -1:
@@ -110,13 +111,15 @@ def _check_exempt(config: Config, task: Task):
             choose("prune_exempt", name, dict.fromkeys(layers))
 
 
-def _check_normalization(config: Config, task: Task):
-    if config.optimizer == "sam_on":
+def _check_leaves(config: Config, task: Task):
+    """For methods that know leaves by their names."""
+    where = {"sam_on": ascents.normalization, "asam": ascents.kernels}.get(config.optimizer)
+    if where is not None:
         params, _ = jax.eval_shape(task.init, jax.random.key(0))
         try:
-            sharpness.presets.ascents.normalization(params)
+            where(params)
         except ValueError as error:
-            raise ValueError(f"optimizer='sam_on': {error}") from error
+            raise ValueError(f"optimizer={config.optimizer!r}: {error}") from error
 
 
 def initial(config: Config, task: Task, seed):

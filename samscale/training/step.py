@@ -51,6 +51,9 @@ class Knobs(NamedTuple):
 def make_step(task: Task, make_gradient, make_optimizer, *, micro_batches=1, per_example=False):
     """``step(state, batch, knobs) -> (state, info)``; info: sums of the clean pass, gap, norm.
 
+    The gap L(w + e) - L(w) is a sum over the ``compared`` examples that both passes saw: none in
+    steps without a second pass, or without a first.
+
     ``make_gradient(value_and_grad_fn, knobs, mask, losses)`` and ``make_optimizer(knobs)`` are
     constructors. ``per_example``: whether the former wants the loss of each example too.
     """
@@ -101,8 +104,10 @@ def make_step(task: Task, make_gradient, make_optimizer, *, micro_batches=1, per
             grads, state.opt_state, state.params, **info.extra
         )
         params = pruning.apply(state.mask, optax.apply_updates(state.params, updates))
-        gap = means(above)["loss"] - means(sums)["loss"]
-        report = {**sums, "gap": gap * sums["count"], "grad_norm": sharpness.norm(grads)}
+        count = jnp.where(info.compared, sums["count"], 0)
+        gap = jnp.where(info.compared, means(above)["loss"] - means(sums)["loss"], 0) * count
+        norm = sharpness.norm(grads)
+        report = {**sums, "gap": gap, "compared": count, "grad_norm": norm}
         state = State(state.step + 1, params, stats, opt_state, carried, state.mask)
         return state, report
 

@@ -29,10 +29,12 @@ def host_means(sums) -> dict[str, float]:
 
 
 def train_means(sums) -> dict[str, float]:
-    """Of what steps report: ``train_loss``, ..., and the gap. The norm only guards against NaN."""
-    means = host_means(sums)
-    means.pop("grad_norm")
-    return {name if name == "gap" else f"train_{name}": v for name, v in means.items()}
+    """Of what steps report: ``train_loss``, ..., and the gap, where there is one. The norm only
+    guards against NaN."""
+    gap = {"gap": sums["gap"], "count": sums["compared"]}
+    ours = {name: v for name, v in sums.items() if name not in ("gap", "compared", "grad_norm")}
+    means = {f"train_{name}": v for name, v in host_means(ours).items()}
+    return means | (host_means(gap) if gap["count"] else {})
 
 
 def last_line(row, monitor):

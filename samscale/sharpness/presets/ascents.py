@@ -65,14 +65,14 @@ def m_sam(
     return grouped(one, groups, split=split, weight=weight, merge=merge)
 
 
-def asam(value_and_grad_fn, rho=0.5, *, eta=0.01, ord=2, steps=1, **how) -> Gradient:
+def asam(value_and_grad_fn, rho=0.5, *, eta=0.01, where=None, ord=2, steps=1, **how) -> Gradient:
     r"""$e = \rho\, T^2 g / \|T g\|$, $T = |w| + \eta$ for kernels and 1 for other leaves. Cost 2.
 
-    Leaves called ``kernel``, ``weight`` or ``w`` are kernels; the official code counts the scales
-    of normalization among them. Kwon, Kim, Park, Choi: ASAM, ICML 2021; rho = 0.5 for CIFAR-10, 1
-    for CIFAR-100.
+    ``where(params)`` says which leaves are kernels; default: those called ``kernel``, ``weight`` or
+    ``w`` (``ValueError`` where none is); the official code counts the scales of normalization among
+    them. Kwon, Kim, Park, Choi: ASAM, ICML 2021; rho = 0.5 for CIFAR-10, 1 for CIFAR-100.
     """
-    metric = functools.partial(absolute, eta=eta, where=is_kernel)
+    metric = functools.partial(absolute, eta=eta, where=where or kernels)
     return in_ball(value_and_grad_fn, rho, ord=ord, metric=metric, steps=steps, **how)
 
 
@@ -112,14 +112,16 @@ def random_sam(value_and_grad_fn, rho=0.05, *, mask=None, key, **how) -> Gradien
     return sharpness_aware(value_and_grad_fn, noise, needs_gradient=False, key=key, **how)
 
 
-def momentum_sam(value_and_grad_fn, rho=0.3, **how) -> Gradient:
+def momentum_sam(value_and_grad_fn, rho=0.3, *, momentum=None, **how) -> Gradient:
     r"""MSAM: $\nabla L(w - \rho\, \hat v)$ with v the optimizer's momentum buffer. Cost 1.
 
     Here w stays unperturbed, so that an evaluation at w needs no step back; what is reported in
-    training belongs to the perturbed pass. Give ``opt_state``. Becker, Altrock, Risse:
-    Momentum-SAM, 2024 (arXiv:2401.12033), whose weight decay acts at the perturbed weights.
+    training belongs to the perturbed pass. Give ``opt_state``; ``momentum(opt_state)``: its buffer,
+    where it is not the only ``trace`` or ``mu``. Becker, Altrock, Risse: Momentum-SAM, 2024
+    (arXiv:2401.12033), whose weight decay acts at the perturbed weights.
     """
-    return sharpness_aware(value_and_grad_fn, p.against_momentum(rho), needs_gradient=False, **how)
+    climb = p.against_momentum(rho, momentum)
+    return sharpness_aware(value_and_grad_fn, climb, needs_gradient=False, **how)
 
 
 def multistep_sam(value_and_grad_fn, rho=0.05, *, ord=2, steps=3, **how) -> Gradient:
@@ -191,8 +193,11 @@ def ssam_dynamic(
 ) -> Gradient:
     r"""SSAM-D: $e = M \odot \rho\, \hat g$, M random at first, then grown and dropped. Cost 2.
 
-    See ``masks.dynamic_mask``. Mi et al., NeurIPS 2022.
+    See ``masks.dynamic_mask``. Not ``per_device`` (``ValueError``): each device would grow a mask
+    of its own. Mi et al., NeurIPS 2022.
     """
+    if how.get("per_device"):
+        raise ValueError("per_device=True: must be False, devices would grow masks of their own")
     mask = masks.dynamic_mask(sparsity, drop_rate, refresh, total)
     return in_ball(value_and_grad_fn, rho, ord=ord, after=(mask,), key=key, **how)
 
@@ -218,10 +223,10 @@ def vasso(value_and_grad_fn, rho=0.05, *, theta=0.9, ord=2, steps=1, **how) -> G
     return in_ball(value_and_grad_fn, rho, ord=ord, before=before, steps=steps, **how)
 
 
-def absolute(params, eta=0.0, where=lambda path: True):
-    r"""$|w| + \eta$ for leaves whose path holds ``where``; 1 for others."""
-    measure = lambda path, w: jnp.abs(w) + eta if where(path) else jnp.ones((), w.dtype)
-    return jax.tree_util.tree_map_with_path(measure, params)
+def absolute(params, eta=0.0, where=lambda params: jax.tree.map(lambda w: True, params)):
+    r"""$|w| + \eta$ for leaves at which ``where(params)`` is true; 1 for others."""
+    measure = lambda mine, w: jnp.abs(w) + eta if mine else jnp.ones((), w.dtype)
+    return jax.tree.map(measure, where(params), params)
 
 
 def layer_norms(params):
@@ -229,19 +234,34 @@ def layer_norms(params):
     return jax.tree.map(trees.norm, params)
 
 
-def is_kernel(path) -> bool:
-    return name(path[-1:]) in ("kernel", "weight", "w")
+def kernels(params):
+    """True for the leaves called ``kernel``, ``weight`` or ``w``. ``ValueError`` where none is."""
+    found = _map_words(lambda words: words[-1:] in (("kernel",), ("weight",), ("w",)), params)
+    if not any(jax.tree.leaves(found)):
+        raise ValueError(
+            "where=None: no leaf is called 'kernel', 'weight' or 'w'; where(params) says which "
+            "are kernels, in a tree of booleans"
+        )
+    return found
 
 
 def normalization(params):
     """True for the leaves beside one called ``scale``. ``ValueError`` where there is none."""
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    layers = {path[:-1] for path in paths if name(path[-1:]) == "scale"}
+    layers = set()
+    _map_words(lambda words: words[-1:] == ("scale",) and layers.add(words[:-1]), params)
     if not layers:
-        raise ValueError("the network has no normalization layers: no leaf is called 'scale'")
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[:-1] in layers, params)
+        raise ValueError(
+            "where=None: the network has no normalization layers, no leaf is called 'scale'; "
+            "where(params) says which leaves are theirs, in a tree of booleans"
+        )
+    return _map_words(lambda words: words[:-1] in layers, params)
 
 
-def name(path) -> str:
-    """The last word of a path into a pytree of dicts or of modules."""
-    return "".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path)
+def _map_words(f, params):
+    """``f`` of the words that lead to each leaf, in a pytree of dicts or of modules."""
+
+    def at(path, _):
+        words = tuple(getattr(part, "key", getattr(part, "name", part)) for part in path)
+        return f(words[:-1] if words[-1:] == ("value",) else words)  # Flax NNX wraps arrays
+
+    return jax.tree_util.tree_map_with_path(at, params)

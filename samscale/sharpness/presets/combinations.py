@@ -3,7 +3,7 @@ r"""Methods that differ in what becomes of the two gradients, and when the secon
 import jax
 import jax.numpy as jnp
 
-from samscale.sharpness import combine
+from samscale.sharpness import combine, trees
 from samscale.sharpness import perturbations as p
 from samscale.sharpness.core import Gradient, sharpness_aware
 from samscale.sharpness.presets.ascents import in_ball
@@ -19,27 +19,38 @@ def gsam(value_and_grad_fn, rho=0.05, *, alpha=0.4, ord=2, steps=1, **how) -> Gr
     return in_ball(value_and_grad_fn, rho, combine=combine.gsam(alpha), ord=ord, steps=steps, **how)
 
 
-def follow(shape, rho, rho_min=0.0):
-    r"""$\rho_{min} + (\rho - \rho_{min})\, s(t)$, s the learning rate over its peak, as a schedule.
+def follow(shape, rho, rho_min=0.0, peak=1.0, end=0.0):
+    r"""$\rho_{min} + (\rho - \rho_{min}) \frac{s(t) - s_{end}}{s_{peak} - s_{end}}$, as a schedule.
 
-    GSAM's, for learning rates that end at zero. In a warmup it rises with them from rho_min.
+    GSAM's (Zhuang et al., 2022): s is the learning rate, or a multiple of it, between its largest
+    value and its last. In a warmup the radius rises from rho_min; it stays at rho where s does.
     """
-    return lambda count: rho_min + (rho - rho_min) * shape(count)
+    if peak == end:
+        return lambda count: rho
+    share = lambda count: jnp.clip((shape(count) - end) / (peak - end), 0, 1)
+    return lambda count: rho_min + (rho - rho_min) * share(count)
 
 
-def wsam(value_and_grad_fn, rho=0.05, *, gamma=0.9, ord=2, steps=1, **how) -> Gradient:
+def wsam(
+    value_and_grad_fn, rho=0.05, *, gamma=0.9, clip_norm=0.0, ord=2, steps=1, **how
+) -> Gradient:
     r"""The base optimizer takes g; $\frac{\gamma}{1 - \gamma}(g_s - g)$ joins its update. Cost 2.
 
     The latter, never averaged by momentum nor divided by Adam, is ``info.extra["sharpness"]``:
     extra argument of ``add_sharpness``, which stands before the learning rate. gamma = 1/2 is SAM
-    for sgd without momentum, 0 is no SAM. Yue et al.: Sharpness-Aware Minimization Revisited:
+    for sgd without momentum, 0 is no SAM. ``clip_norm``: both are scaled so that the l2 norm of
+    their sum is at most that; 0: they are not. Yue et al.: Sharpness-Aware Minimization Revisited:
     Weighted Sharpness as a Regularization Term, KDD 2023, decoupled.
     """
     term = combine.sharpness(gamma)
-    extra = lambda g, gs: {"sharpness": term(g, gs)}
-    return in_ball(
-        value_and_grad_fn, rho, combine=combine.clean, extra=extra, ord=ord, steps=steps, **how
-    )
+
+    def factor(g, gs):
+        length = trees.norm(trees.add(g, term(g, gs)))
+        return jnp.minimum(1.0, trees.ratio(clip_norm, length)) if clip_norm else 1.0
+
+    own = lambda g, gs: trees.scale(factor(g, gs), g)
+    extra = lambda g, gs: {"sharpness": trees.scale(factor(g, gs), term(g, gs))}
+    return in_ball(value_and_grad_fn, rho, combine=own, extra=extra, ord=ord, steps=steps, **how)
 
 
 def wsam_coupled(value_and_grad_fn, rho=0.05, *, gamma=0.9, ord=2, steps=1, **how) -> Gradient:
@@ -105,9 +116,15 @@ def esam(
     is 2. beta saves nothing here; where no leaf climbs, the choice of examples is rounding's.
 
     ``losses(params, *args) -> (n,)``; ``losses_of(out)``: the same of the clean pass, where it is
-    known; ``take(args, rows)``: those examples. Du et al.: Efficient Sharpness-aware Minimization,
-    ICLR 2022.
+    known; ``take(args, rows)``: those examples. Inside ``shard_map`` only ``per_device``
+    (``ValueError``): a device sees but its own examples. Du et al.: Efficient Sharpness-aware
+    Minimization, ICLR 2022.
     """
+    if how.get("axis_name") and gamma < 1 and not how.get("per_device"):
+        raise ValueError(
+            f"axis_name={how['axis_name']!r}: must be None, or per_device=True, or gamma=1: a "
+            "device would choose among its own examples; shard the batch under jit instead"
+        )
     if not 0 < beta <= 1:
         raise ValueError(f"beta={beta}: must be greater than 0 and at most 1")
     if not 0 < gamma <= 1:
