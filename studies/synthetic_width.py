@@ -1,6 +1,6 @@
 """Teacher and student (figure 1): a network of m neurons learns one of 200 from noisy outputs.
 
-samscale study studies/synthetic_width.py --workdir=runs --epochs=10 --executor=processes
+samscale study studies/synthetic_width.py --workdir=runs --executor=processes
 
 What the paper leaves open are knobs here: the teacher's scale (``teacher_scale``), the student's
 initialization (``init_scale``), half or whole squared error (half is ``learning_rate`` 0.05 here),

@@ -82,7 +82,8 @@ def test_the_familys_page_lists_every_method_once():
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_the_familys_page_tells_cost_state_radius_and_knobs(name):
-    _, cost, state, radius, knobs = METHODS[name]
+    _, cost, state, radius, when, knobs = METHODS[name]
+    assert when
     asked = {"every": own("sam_every", name), "steps": own("sam_steps", name)}
     gamma = {"gamma": 0.5} if name == "esam" else {}
     documented = sharpness.gradients(name, 100, **asked, **gamma) / 100
