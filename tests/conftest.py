@@ -1,14 +1,12 @@
 import os
 import pathlib
 
+import jax
 import pytest
 
-# Most of a test's time goes into compiling programs that run for milliseconds.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+import soon
 
-import jax
+os.environ.setdefault("XLA_FLAGS", soon.FLAGS)  # read when the first program is compiled
 
 # (3,) + (3, 1) is a bug until proven otherwise
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import soon
 from samscale import sharpness
 
-SOON = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiled
-jit = functools.partial(jax.jit, compiler_options=SOON)
+jit = functools.partial(jax.jit, compiler_options=soon.OPTIONS)
 NAMES = sorted(sharpness.PRESETS)
 ONE_PASS = ("random_sam", "momentum_sam", "bsam")  # none of whose passes is at w
 

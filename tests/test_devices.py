@@ -8,12 +8,12 @@ import sys
 import pytest
 
 import eight_devices
+import soon
 
 
 @pytest.fixture(scope="module")
 def found():
-    soon = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"  # compiled
-    flags = f"--xla_force_host_platform_device_count=8 {soon}"
+    flags = f"--xla_force_host_platform_device_count=8 {soon.FLAGS}"
     eight = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
     command = [sys.executable, eight_devices.__file__]
     done = subprocess.run(command, env=os.environ | eight, capture_output=True, text=True)

@@ -13,7 +13,6 @@ from samscale import sharpness
 from samscale.sharpness.perturbations import only, per_layer, times, to_ball, to_fisher_ball
 
 every = pytest.mark.parametrize("name", family.NAMES)
-SOON = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiled
 SIZES = [
     (dtype, size)
     for dtype, sizes in {
@@ -71,7 +70,7 @@ def test_the_radius_is_exact_whatever_the_size_of_the_gradient(dtype, size, ord)
 @functools.cache
 def stepper(name):
     begin, step = family.stepper(name)
-    return begin, jax.jit(step, compiler_options=SOON)
+    return begin, family.jit(step)
 
 
 @pytest.mark.parametrize("name", [n for n in family.NAMES if n not in family.ONE_PASS])

@@ -15,7 +15,6 @@ from samscale.sharpness.perturbations import against_momentum, only, to_ball
 
 GRAD = jax.jit(jax.grad(family.network))
 RHO = 0.3
-SOON = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiled
 
 
 def again(batch):
@@ -25,7 +24,7 @@ def again(batch):
 def descend(optimizer, batches, params):
     """The parameters after each step with an optimizer in the manner of ``as_optax``."""
 
-    @functools.partial(jax.jit, compiler_options=SOON)
+    @family.jit
     def step(params, state, batch):
         grads = GRAD(params, batch)
         updates, state = optimizer.update(grads, state, params, grad_fn=again(batch))
@@ -58,7 +57,7 @@ def one_update(optimizer, batch, grads=None, grad_fn=None):
     params, _ = family.network_at()
     grads = GRAD(params, batch) if grads is None else grads
     update = functools.partial(optimizer.update, grad_fn=grad_fn or again(batch))
-    return jax.jit(update, compiler_options=SOON)(grads, optimizer.init(params), params)
+    return family.jit(update)(grads, optimizer.init(params), params)
 
 
 @pytest.mark.parametrize("name", ["dict", "linen", "nnx", "equinox"])

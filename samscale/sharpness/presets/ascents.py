@@ -88,7 +88,8 @@ def asam_all(value_and_grad_fn, rho=2.0, *, ord=2, steps=1, **how) -> Gradient:
 def layer_sam(value_and_grad_fn, rho=0.05, **how) -> Gradient:
     r"""$e_l = \rho\, \|w_l\|\, \hat g_l$ for each leaf l, normalised by itself. Cost 2.
 
-    LayerSAM of Liu, Mai, Chen, Hsieh, You: Towards Efficient and Scalable Sharpness-Aware
+    rho is a share of each leaf's own norm; some public ports divide by the norm of all of g besides,
+    which makes the ascent depend on the scale of the loss. LayerSAM of Liu, Mai, Chen, Hsieh, You: Towards Efficient and Scalable Sharpness-Aware
     Minimization, CVPR 2022.
     """
     return sharpness_aware(value_and_grad_fn, p.per_layer(rho), **how)
