@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/samscale study studies/digits_width.py --workdir=runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
