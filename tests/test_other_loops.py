@@ -11,6 +11,7 @@ import pytest
 
 import family
 from samscale import sharpness
+from samscale.sharpness import averages
 from samscale.sharpness.perturbations import against_momentum, only, to_ball
 
 GRAD = jax.jit(jax.grad(family.network))
@@ -97,7 +98,7 @@ def test_linen_keeps_the_statistics_of_the_clean_pass_and_drops_the_same_units_i
 
 @pytest.mark.parametrize("name", ["sam", "friendly_sam", "gsam", "looksam"])
 def test_as_optax_is_sharpness_aware_before_the_optimizer(name):
-    perturbation = {"friendly_sam": optax.chain(sharpness.perturbations.drop_mean(), to_ball(RHO))}
+    perturbation = {"friendly_sam": optax.chain(averages.drop_mean(), to_ball(RHO))}
     how = {
         "gsam": {"combine": sharpness.combine.gsam(0.4)},
         "looksam": {"every": 5, "reuse": sharpness.combine.looksam(0.7)},

@@ -1,6 +1,6 @@
 """Sharpness-aware gradients for any network in JAX: pure functions before any optax optimizer."""
 
-from samscale.sharpness import combine, masks, perturbations, presets, trees
+from samscale.sharpness import averages, combine, masks, perturbations, presets, trees
 from samscale.sharpness.bayesian import scale_by_bsam
 from samscale.sharpness.core import (
     Gradient,
@@ -58,6 +58,7 @@ __all__ = [
     "asam_all",
     "at_perturbed",
     "bsam",
+    "averages",
     "combine",
     "esam",
     "exact_sam",

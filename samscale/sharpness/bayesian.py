@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import trees
-from samscale.sharpness.core import Gradient, Info, State, key_of, over_devices
+from samscale.sharpness import devices, trees
+from samscale.sharpness.core import Gradient, Info, State, key_of
 from samscale.sharpness.perturbations import normal, radius
 
 
@@ -23,7 +23,7 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> G
     must be that of an optimizer with ``scale_by_bsam``, whose update takes ``**info.extra``.
     ``axis_name``: as for ``sharpness_aware``; noise and ascent are those of the whole batch.
     """
-    varying, mean = over_devices(axis_name)
+    varying, mean = devices.over(axis_name)
 
     def init(params):
         del params

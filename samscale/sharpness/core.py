@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import trees
+from samscale.sharpness import devices, trees
 
 Params = Any
 
@@ -140,7 +140,7 @@ def sharpness_aware(
     ascent_args = ascent_args or (lambda args: args)
     descent_args = descent_args or (lambda args, *found: args)
     extra = extra or (lambda clean, perturbed: {})
-    varying, mean = over_devices(axis_name)
+    varying, mean = devices.over(axis_name)
     mean_now = (lambda tree: tree) if per_device else mean
 
     def init(params):
@@ -157,9 +157,8 @@ def sharpness_aware(
             "args": args,
         }
         if key is not None:
-            for axis in _axes(axis_name) if per_device else ():  # each device's part is a group
-                group = group * jax.lax.axis_size(axis) + jax.lax.axis_index(axis)
-            context["key"] = key_of(key, state.count, group)
+            part = devices.part_of(group, axis_name) if per_device else group
+            context["key"] = key_of(key, state.count, part)
 
         def first(params):
             out, clean = known or value_and_grad_fn(params, *ascent_args(args))
@@ -224,37 +223,3 @@ def _uphill(g):
 def key_of(key, count, group):
     """The key of a group of the batch in a step."""
     return jax.random.fold_in(jax.random.fold_in(key, count), group)
-
-
-def over_devices(axis_name):
-    """``(varying, mean)``, both the identity where there is no axis.
-
-    ``varying(tree)`` tells replicated arrays apart between devices: the gradient of replicated
-    weights would be summed over them. ``mean(tree)``: the same on all devices.
-    """
-    if not axis_name:
-        return (lambda tree: tree), (lambda tree: tree)
-    return (lambda tree: _varying(tree, axis_name)), (lambda tree: _reduced(tree, axis_name))
-
-
-def _varying(tree, axis_name):
-
-    def cast(w):
-        known = jax.typeof(w).mat.varying
-        missing = tuple(axis for axis in _axes(axis_name) if axis not in known)
-        return jax.lax.pcast(w, missing, to="varying") if missing else w
-
-    return jax.tree.map(cast, tree)
-
-
-def _reduced(tree, axis_name):
-    """The same on all devices: the mean of numbers, the union of masks, the largest count."""
-    real = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)
-    for axis in _axes(axis_name):  # together they would have to be of one kind
-        one = lambda x, a=axis: jax.lax.pmean(x, a) if real(x) else jax.lax.pmax(x, a)
-        tree = jax.tree.map(one, tree)
-    return tree
-
-
-def _axes(axis_name):
-    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)

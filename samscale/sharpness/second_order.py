@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import trees
-from samscale.sharpness.core import Gradient, Info, State, key_of, over_devices
+from samscale.sharpness import devices, trees
+from samscale.sharpness.core import Gradient, Info, State, key_of
 from samscale.sharpness.perturbations import to_ball
 
 
@@ -24,7 +24,7 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Grad
     """
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1")
-    ball, (varying, mean) = to_ball(rho), over_devices(axis_name)
+    ball, (varying, mean) = to_ball(rho), devices.over(axis_name)
 
     def init(params):
         return State(jnp.zeros((), jnp.int32), ball.init(params), None)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from samscale import keys, optimizers, pruning, sharpness
 from samscale.config import Config, choose
-from samscale.sharpness.presets import ascents
+from samscale.sharpness import leaves
 from samscale.tasks import Task, means
 from samscale.training import method
 from samscale.training.step import Knobs, State, make_advance, make_evaluate, make_step
@@ -113,7 +113,7 @@ def _check_exempt(config: Config, task: Task):
 
 def _check_leaves(config: Config, task: Task):
     """For methods that know leaves by their names."""
-    where = {"sam_on": ascents.normalization, "asam": ascents.kernels}.get(config.optimizer)
+    where = {"sam_on": leaves.normalization, "asam": leaves.kernels}.get(config.optimizer)
     if where is not None:
         params, _ = jax.eval_shape(task.init, jax.random.key(0))
         try:

@@ -7,11 +7,9 @@ leaves, and costs are gradient evaluations a step.
 
 import functools
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import masks, trees
+from samscale.sharpness import averages, leaves, masks
 from samscale.sharpness import perturbations as p
 from samscale.sharpness.core import Gradient, sharpness_aware
 from samscale.sharpness.groups import grouped, merge_mean, split_leading
@@ -72,7 +70,7 @@ def asam(value_and_grad_fn, rho=0.5, *, eta=0.01, where=None, ord=2, steps=1, **
     ``w`` (``ValueError`` where none is); the official code counts the scales of normalization among
     them. Kwon, Kim, Park, Choi: ASAM, ICML 2021; rho = 0.5 for CIFAR-10, 1 for CIFAR-100.
     """
-    metric = functools.partial(absolute, eta=eta, where=where or kernels)
+    metric = functools.partial(leaves.absolute, eta=eta, where=where or leaves.kernels)
     return in_ball(value_and_grad_fn, rho, ord=ord, metric=metric, steps=steps, **how)
 
 
@@ -82,15 +80,15 @@ def asam_all(value_and_grad_fn, rho=2.0, *, ord=2, steps=1, **how) -> Gradient:
     As in the PyTorch port by D. Samuel (2021), who found rho = 2 best on CIFAR-10. The loss at
     w + e is the same for rescaled layers of a ReLU network.
     """
-    return in_ball(value_and_grad_fn, rho, ord=ord, metric=absolute, steps=steps, **how)
+    return in_ball(value_and_grad_fn, rho, ord=ord, metric=leaves.absolute, steps=steps, **how)
 
 
 def layer_sam(value_and_grad_fn, rho=0.05, **how) -> Gradient:
     r"""$e_l = \rho\, \|w_l\|\, \hat g_l$ for each leaf l, normalised by itself. Cost 2.
 
-    rho is a share of each leaf's own norm; some public ports divide by the norm of all of g besides,
-    which makes the ascent depend on the scale of the loss. LayerSAM of Liu, Mai, Chen, Hsieh, You: Towards Efficient and Scalable Sharpness-Aware
-    Minimization, CVPR 2022.
+    rho is a share of each leaf's own norm; some public ports divide by the norm of all of g
+    besides, which makes the ascent depend on the scale of the loss. LayerSAM of Liu, Mai, Chen,
+    Hsieh, You: Towards Efficient and Scalable Sharpness-Aware Minimization, CVPR 2022.
     """
     return sharpness_aware(value_and_grad_fn, p.per_layer(rho), **how)
 
@@ -150,7 +148,7 @@ def sam_on(value_and_grad_fn, rho=0.5, *, where=None, ord=2, steps=1, **how) -> 
     theirs alone. Mueller, Vlaar, Rolnick, Hein: Normalization Layers Are All That Sharpness-Aware
     Minimization Needs, NeurIPS 2023.
     """
-    mask = p.only(where or normalization)
+    mask = p.only(where or leaves.normalization)
     return in_ball(value_and_grad_fn, rho, ord=ord, before=(mask,), steps=steps, **how)
 
 
@@ -210,7 +208,7 @@ def friendly_sam(
 
     One more copy of the weights. Li, Zhou, He, Cheng, Huang: Friendly SAM, CVPR 2024.
     """
-    before = (p.drop_mean(sigma, decay),)
+    before = (averages.drop_mean(sigma, decay),)
     return in_ball(value_and_grad_fn, rho, ord=ord, before=before, steps=steps, **how)
 
 
@@ -220,49 +218,5 @@ def vasso(value_and_grad_fn, rho=0.05, *, theta=0.9, ord=2, steps=1, **how) -> G
     theta = 1 is SAM. One more copy of the weights. Li, Giannakis: Enhancing Sharpness-Aware
     Optimization Through Variance Suppression, NeurIPS 2023.
     """
-    before = (p.smooth(theta),)
+    before = (averages.smooth(theta),)
     return in_ball(value_and_grad_fn, rho, ord=ord, before=before, steps=steps, **how)
-
-
-def absolute(params, eta=0.0, where=lambda params: jax.tree.map(lambda w: True, params)):
-    r"""$|w| + \eta$ for leaves at which ``where(params)`` is true; 1 for others."""
-    measure = lambda mine, w: jnp.abs(w) + eta if mine else jnp.ones((), w.dtype)
-    return jax.tree.map(measure, where(params), params)
-
-
-def layer_norms(params):
-    r"""$\|w_l\|$ for each leaf l: the layer-wise metric for ``to_ball``."""
-    return jax.tree.map(trees.norm, params)
-
-
-def kernels(params):
-    """True for the leaves called ``kernel``, ``weight`` or ``w``. ``ValueError`` where none is."""
-    found = _map_words(lambda words: words[-1:] in (("kernel",), ("weight",), ("w",)), params)
-    if not any(jax.tree.leaves(found)):
-        raise ValueError(
-            "where=None: no leaf is called 'kernel', 'weight' or 'w'; where(params) says which "
-            "are kernels, in a tree of booleans"
-        )
-    return found
-
-
-def normalization(params):
-    """True for the leaves beside one called ``scale``. ``ValueError`` where there is none."""
-    layers = set()
-    _map_words(lambda words: words[-1:] == ("scale",) and layers.add(words[:-1]), params)
-    if not layers:
-        raise ValueError(
-            "where=None: the network has no normalization layers, no leaf is called 'scale'; "
-            "where(params) says which leaves are theirs, in a tree of booleans"
-        )
-    return _map_words(lambda words: words[:-1] in layers, params)
-
-
-def _map_words(f, params):
-    """``f`` of the words that lead to each leaf, in a pytree of dicts or of modules."""
-
-    def at(path, _):
-        words = tuple(getattr(part, "key", getattr(part, "name", part)) for part in path)
-        return f(words[:-1] if words[-1:] == ("value",) else words)  # Flax NNX wraps arrays
-
-    return jax.tree_util.tree_map_with_path(at, params)
