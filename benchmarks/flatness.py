@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from benchmarks.mlp import MNIST
 from benchmarks.timing import Row, best, epoch, matmul
@@ -27,6 +28,15 @@ def outputs(params, batch):
     for i, (w, b) in enumerate(params):
         x = (jax.nn.relu(x) if i else x) @ w + b[None]
     return x
+
+
+def activations(params, batch):
+    """Before each ReLU, and what the last layer is given."""
+    x, before = batch["x"], []
+    for w, b in params[:-1]:
+        before.append(x @ w + b[None])
+        x = jax.nn.relu(before[-1])
+    return before, x
 
 
 def each(params, batch):
@@ -149,10 +159,13 @@ def _beside_an_epoch(params, data):
     from samscale.training.compiled import Compiled
 
     point = Point(each, params, data, outputs, losses.exact_cross_entropy, batch_size=128)
+    more = {"activations": Partial(activations), "start": Partial(activations, params)}
+    moved = jax.tree.map(lambda w: 0.9 * w, params)
+    point = point._replace(**more, before=moved, learning_rate=0.1, train_rho=0.05)
     seconds = best({"epoch": epoch(Compiled(MNIST), MNIST)}, rounds=2)["epoch"]
     for name in MEASURES:
         run = functools.partial(measured, point, KEY, [name])
-        run()
+        assert run(), f"measure {name!r} found nothing"
         took = best({name: run}, rounds=2)[name]
         yield Row(
             f"measure {name!r} / an epoch of MNIST, MLP [300, 100] with SAM",

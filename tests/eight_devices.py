@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from samscale import sharpness
-from samscale.flatness import eigenpairs, hessian, probed
+from samscale.flatness import ball, eigenpairs, hessian, moments, probed
 
 METHODS = {
     "sam": {},
@@ -231,7 +231,16 @@ def flatness(place=lambda batch: batch):
     params, batch = data()
     h, key = hessian(losses, params, place(batch)), jax.random.key(1)
     pairs, seen = eigenpairs(h, key, 3, tolerance=1e-9), probed(h, key, 5)
-    return jax.device_get((pairs.values, jnp.array(seen.trace.value), seen.diagonal))
+    at = (losses, params, place(batch))
+    cubed = jax.jit(lambda op, v: op(v))(moments(*at, (0.0, 1.0, 0.0, 1.0)), jnp.ones(h.size))
+    rises = [
+        ball.sam_gap(*at, 0.1).rise,
+        ball.worst_case(*at, key, 0.1, steps=4).rise,
+        ball.average_case(*at, key, radius=0.1).value,
+        ball.m_sharpness(*at, 0.1, 4).value,
+    ]
+    numbers = [jnp.array(x) for x in (seen.trace.value, *rises)]
+    return jax.device_get((pairs.values, seen.diagonal, cubed, *numbers))
 
 
 def main():

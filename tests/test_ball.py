@@ -28,6 +28,20 @@ def test_a_bowl_rises_by_half_its_largest_eigenvalue_times_the_squared_radius():
     assert found.clean == 0
 
 
+def test_a_direction_to_start_from_is_taken_up_the_slope():
+    values, vectors = np.linalg.eigh((ROOT.T @ ROOT).astype(float))
+    top, other = jnp.asarray(vectors[:, -1]), jnp.asarray(vectors[:, 1])
+    search = lambda w, v, rho=0.3: ball.worst_case(
+        quadratic, w, NOTHING, KEY, rho, steps=1, restarts=2, toward=v
+    )
+    found = search(jnp.zeros(6), top)
+    np.testing.assert_allclose(found.rise, values[-1] * 0.3**2 / 2, rtol=1e-9)
+    w = other + 1e-3 * top  # SAM's point is along the other
+    up, down, along = (search(w, v, 3.0).rise for v in (top, -top, other))
+    np.testing.assert_allclose(down, up, rtol=1e-9)
+    assert up > 1.01 * along
+
+
 def test_a_bowl_rises_most_at_a_corner_of_the_cube():
     found = ball.worst_case(quadratic, jnp.zeros(6), NOTHING, KEY, 0.3, "linf", restarts=12)
     corners = 0.6 * (np.indices((2,) * 6).reshape(6, -1).T - 0.5)

@@ -172,3 +172,18 @@ def test_products_of_matrices_are_exact():
 def test_a_wrong_choice_is_named(measure, choices, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         getattr(ball, measure)(quadratic, jnp.zeros(6), NOTHING, **choices)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        functools.partial(ball.sam_gap, rho=0.1),
+        functools.partial(ball.worst_case, key=KEY, rho=0.1, batch_size=5),
+        functools.partial(ball.average_case, key=KEY, sigma=0.1),
+        functools.partial(ball.m_sharpness, rho=0.1, m=4),
+    ],
+)
+def test_a_loss_that_is_a_mean_already_is_refused(measure):
+    mean = lambda params, batch: relu(params, batch).mean()
+    with pytest.raises(ValueError, match=r"losses: must give \(n,\), one number an example, not"):
+        measure(mean, *near_minimum())

@@ -1,13 +1,20 @@
 """How fast training losses fall, from the records of runs."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+import studies.convergence as study
+from runs import VIEW
+from samscale.flatness import rates
 from samscale.study import convergence, pictures
 from samscale.study.analysis import Design
 from samscale.study.report import frames
+from samscale.training import measured, run
+from studies.convergence import BASE
 
 
 def runs(tmp_path, losses, **about):
@@ -56,6 +63,62 @@ def test_the_picture_has_an_interval_over_seeds(tmp_path):
     assert rate[0]["factor"] == pytest.approx(0.85)
     assert rate[0]["high"] - 0.85 == pytest.approx(12.706 * 0.05, rel=1e-3)  # Student's t, n = 2
     assert convergence.falling(table[:0], tmp_path) is None
+
+
+@pytest.fixture(scope="module")
+def factorised(tmp_path_factory):
+    """Runs of SGD, and of SAM at a radius within the theorem's and beyond, and their table."""
+    workdir, rows = tmp_path_factory.mktemp("factorised"), []
+    for i, (name, rho) in enumerate([("sgd", 0.0), ("usam", 1e-4), ("usam", 1e-2)]):
+        short = {"num_epochs": 8, "learning_rate": 5e-3, "optimizer": name}
+        config = dataclasses.replace(BASE, rho=rho, **short)
+        run.train(config, workdir, VIEW())
+        about = {"size": "(10,)", "x": 160.0, "method": f"{name}-{rho}", "seed": i, "panel": ""}
+        rows.append({"run_id": config.run_id, **about})
+    return pd.DataFrame(rows), workdir
+
+
+def test_the_promised_rate_is_kept_where_the_theorem_promises_one(factorised):
+    table, workdir = factorised
+    measured = convergence.fitted(table, workdir)["factor"].to_numpy()
+    found = [convergence.promised(workdir / name) for name in table["run_id"]]
+    factors, limits = np.array(found).T
+    assert (limits > 1e-4).all()
+    assert (limits < 1e-2).all()
+    assert (measured[:2] < factors[:2]).all()
+    assert (factors[:2] < 1).all()
+    assert factors[0] < factors[1]  # a radius costs some of the promise
+    assert np.isnan(factors[2])
+
+
+def test_the_promise_is_that_of_the_dense_matrices(factorised):
+    table, workdir = factorised
+    config, task, state = measured.load(workdir / table["run_id"][0])
+    layers = [state.params[f"Dense_{i}"]["kernel"] for i in (1, 0)]  # Flax counts from outside
+    w1, w2 = (np.asarray(w, np.float64) for w in layers)
+    jacobians = np.stack(  # of W2 W1 x in (W1, W2), of each example
+        [
+            np.hstack([np.kron(x, w2.T), np.kron(x @ w1, np.eye(10))])
+            for x in np.asarray(task.train["x"], np.float64)
+        ]
+    )
+    each = 2 * jacobians.mT @ jacobians
+    values = np.linalg.eigvalsh(each.mean(0))
+    beta = np.linalg.eigvalsh(each).max()
+    alpha = 2 * values[-60]
+    step = rates.bound(beta, values[-1], alpha, 0.0, config.learning_rate, 8)
+    factor, limit = convergence.promised(workdir / table["run_id"][0])
+    assert factor == pytest.approx(step ** (len(each) // 8), rel=1e-3)
+    assert limit == pytest.approx(1 / ((beta / alpha + 0.5) * beta), rel=1e-2)
+
+
+def test_the_picture_has_the_promise_beside_the_measured_rate(factorised):
+    found = study.kept(*factorised)
+    (rows,) = found.chart.to_dict()["datasets"].values()
+    assert [row["promised"] is None for row in rows] == [False, False, True]
+    assert "promises nothing to radii above" in found.note
+    table, workdir = factorised
+    assert study.kept(table.assign(x=64.0), workdir) is None
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import pytest
 
 from samscale import cli
 from samscale.cli.words import guarded
+from samscale.flatness.meanings import ASIDE
 from samscale.study import cells, conduct, execute, publish, repeated, results
 from samscale.training import record
 from tiny_study import BASE, tiny
 
-LAYER = "flatness_lambda_1/Dense_0/bias"
+LAYER = "flatness_lambda_1/Dense_0"
 
 
 def study(**changes):
@@ -55,7 +56,7 @@ def test_the_table_has_what_runs_measured_and_how(measured):
     for row in table.to_dict("records"):
         assert row[LAYER] == record.read(measured[1] / row["run_id"])[-1][LAYER]
     assert set(table["measured"]) == {"50 examples, rho 0.05"}
-    assert not [name for name in table if name.endswith(("_se", "_residual"))]
+    assert not [name for name in table if name.endswith(ASIDE)]
     assert not warned(*measured)
 
 

@@ -112,6 +112,34 @@ def test_every_value_lies_within_its_residual_of_a_true_one():
         assert np.abs(exact - value).min() <= residual + 1e-4
 
 
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 0.0])
+def test_residuals_are_those_of_the_vectors_that_are_given(tolerance):
+    op = spectrum_of([100, 50, 25, *np.linspace(0, 1, 297)], 300)
+    exact = np.asarray(operators.matrix(op), np.float64)
+    found = krylov.eigenpairs(op, KEY, 3, tolerance=tolerance, max_products=50)
+    vectors = np.asarray(found.vectors, np.float64)
+    off = vectors @ exact - found.values[:, None] * vectors
+    rounding = 10 * 100 * np.finfo(np.float32).eps
+    np.testing.assert_allclose(
+        np.linalg.norm(off, axis=1), found.residuals, rtol=1e-2, atol=rounding
+    )
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+
+
+def test_every_product_is_counted():
+    seen = []
+    matrix = np.diag([3.0, 2.0, *np.linspace(0, 1, 28)]).astype(np.float32)
+
+    def product(v):
+        jax.debug.callback(lambda: seen.append(1))
+        return matrix @ v
+
+    op = operators.Operator(jax.tree_util.Partial(product), 30, jnp.dtype("float32"))
+    found = krylov.eigenpairs(op, KEY, 2)
+    jax.effects_barrier()
+    assert len(seen) == found.products
+
+
 def test_restarts_reach_what_a_small_basis_cannot():
     op = spectrum_of(np.linspace(1, 2, 200), 200)
     found = krylov.eigenpairs(op, KEY, 2, tolerance=1e-3, max_basis=14)

@@ -113,6 +113,42 @@ def test_a_way_to_ones_own_permutation_is_flat_once_units_are_matched(walks):
     assert barriers["straight, units matched"] < 1e-5 < 1e-2 < barriers["straight"]
 
 
+def test_units_take_their_pruned_weights_with_them(tmp_path):
+    """The mask is the first run's: where units of the second have moved, it is not theirs."""
+    walks = []
+    for name in ("sgd", "sam"):
+        config = dataclasses.replace(TINY, optimizer=name, pruner="random", sparsity=0.5)
+        run.train(config, tmp_path, VIEW())
+        walks.append(landscape.walk(tmp_path / config.run_id, examples=50))
+    first, second = walks
+    turned = paths.permuted(second.params[-1], [np.arange(8)[::-1]])
+    point = first.point
+    own = float(point.losses(second.params[-1], point.data).mean())
+    masked = float(point.losses(turned, point.data).mean())
+    assert abs(masked - own) > 0.01
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "aligned", lambda a, b: turned)
+        table, _ = landscape.between(first, second, points=3, curve_steps=2, key=landscape.key(0))
+    ends = table[table["t"] == 1].set_index("way")["loss"]
+    assert set(ends.index) == {"straight", "straight, units matched", "Bezier curve"}
+    np.testing.assert_allclose(ends, own, rtol=1e-5)
+
+
+def test_numbers_that_are_not_finite_are_not_taken_for_another_network(walks):
+    first, second = walks
+    broken = jax.tree.map(lambda w: w * np.nan, second.params[-1])
+    with pytest.raises(ValueError, match="numbers must be finite"):
+        landscape.between(first, second._replace(params=[*second.params[:-1], broken]), points=3)
+
+
+def test_a_network_that_is_no_mlp_has_no_units_to_match(walks, monkeypatch):
+    monkeypatch.setattr(paths, "is_mlp", lambda params: False)
+    assert set(landscape.between(*walks, points=3)[0]["way"]) == {"straight"}
+    monkeypatch.undo()
+    assert paths.is_mlp(walks[0].params[-1])
+    assert not paths.is_mlp({"conv_init": walks[0].params[-1]["Dense_0"]})
+
+
 def test_the_density_integrates_to_one(walks):
     table = landscape.density(walks[0].point, landscape.key(0), steps=20, probes=1)
     assert np.trapezoid(table["density"], table["eigenvalue"]) == pytest.approx(1, abs=0.02)

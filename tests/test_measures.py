@@ -11,9 +11,9 @@ import curved
 from curved import criterion, losses, outputs, power
 from samscale import losses as own_losses
 from samscale.errors import Diverged
-from samscale.flatness import MEASURES, Point, ball, measured
-from samscale.flatness.meanings import MEANING, meaning
-from samscale.flatness.measures import NEEDS, first_line, lacking
+from samscale.flatness import MEASURES, Point, ball, examples, measured, measures, operators
+from samscale.flatness.meanings import ASIDE, MEANING, infinite, meaning
+from samscale.flatness.measures import NEEDS, SMALL, first_line, lacking
 
 KEY = jax.random.key(4)
 every = pytest.mark.parametrize("name", sorted(MEASURES))
@@ -22,6 +22,7 @@ every = pytest.mark.parametrize("name", sorted(MEASURES))
 def point(**changes):
     params, data = curved.point(jnp.float32)
     here = Point(losses, params, data, outputs, criterion, rho=0.1, batch_size=8)
+    here = here._replace(learning_rate=0.1, train_rho=0.1)
     more = {"activations": Partial(activations), "before": jax.tree.map(jnp.zeros_like, params)}
     return here._replace(**more, start=Partial(activations, params), **changes)
 
@@ -49,7 +50,7 @@ def test_numbers_are_finite_and_explained(name, found):
     for number, value in found[name].items():
         assert type(value) is float
         assert np.isfinite(value)
-        if not number.endswith(("_se", "_residual")):
+        if not number.endswith(ASIDE):
             assert meaning(number)
 
 
@@ -112,6 +113,127 @@ def test_layers_are_blocks_of_the_dense_hessian(found):
         rows = np.flatnonzero(ravel_pytree(mask)[0])
         exact = np.linalg.eigvalsh(h[np.ix_(rows, rows)])[-1]
         assert found["layers"][f"lambda_1/{name}"] == pytest.approx(exact, rel=1e-2)
+
+
+def bent(hidden=12, dtype=jnp.float32):
+    """A trained point of 144 weights, whose Hessian has an eigenvalue far above the others."""
+    k = jax.random.split(jax.random.key(3), 5)
+    draw = lambda key, *shape: jax.random.normal(key, shape, dtype)
+    params = {"w": draw(k[0], 8, hidden) / 3, "b": draw(k[1], hidden), "v": draw(k[2], hidden, 3)}
+    data = {"x": 2 + draw(k[3], 40, 8), "y": jax.random.randint(k[4], (40,), 0, 3)}
+    slope = jax.grad(lambda params: losses(params, data).mean())
+    down = lambda _, params: jax.tree.map(lambda w, g: w - 0.1 * g, params, slope(params))
+    params = jax.lax.fori_loop(0, 100, down, params)
+    h = np.asarray(curved.hessians(losses, params, data), np.float64).mean(0)
+    return Point(losses, params, data, outputs, criterion, batch_size=8), np.linalg.eigvalsh(h)
+
+
+def test_moments_of_all_eigenvalues_are_known_as_well_as_they_say():
+    here, values = bent()
+    assert len(values) > SMALL
+    assert values[-1] > 2 * values[-3]
+    seen = [measured(here, jax.random.key(i), ["density"]) for i in range(8)]
+    for name, k in (("trace_cubed", 3), ("trace_fourth", 4)):
+        exact = (values**k).sum()
+        errors = [abs(of[name] - exact) / of[f"{name}_se"] for of in seen]
+        assert np.mean(np.array(errors) < 2.5) > 0.7  # of ten draws; and of rounding
+        assert all(of[f"{name}_se"] < 1e-3 * exact for of in seen)
+        assert all(of[name] == pytest.approx(exact, rel=2e-3) for of in seen)
+    share = (values < -1e-3 * values[-1]).mean()
+    assert np.mean([of["negative_share"] for of in seen]) == pytest.approx(share, abs=0.04)
+
+
+def test_of_few_weights_all_eigenvalues_are_taken(found):
+    h, _ = dense()
+    values, of = np.linalg.eigvalsh(h), found["density"]
+    assert len(values) <= SMALL
+    assert of["trace_cubed"] == pytest.approx((values**3).sum(), rel=1e-5)
+    assert of["trace_fourth"] == pytest.approx((values**4).sum(), rel=1e-5)
+    assert of["trace_cubed_se"] < 1e-5 * of["trace_cubed"]
+    floor = -1e-3 * np.abs(values).max()
+    assert of["negative_share"] == pytest.approx((values < floor).mean(), abs=1e-6)
+    names = ("lambda_1", "lambda_2", "lambda_3", "lambda_min")
+    ends = [found["curvature"][name] for name in names]
+    np.testing.assert_allclose(ends, values[[-1, -2, -3, 0]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_smallest_of_few_eigenvalues_is_not_above_the_others(size):
+    x = jax.random.normal(KEY, (20, size))
+    data = {"x": x, "y": x @ jnp.ones(size)}
+    values = np.linalg.eigvalsh(np.asarray(x.T @ x / 20, np.float64))[::-1]
+    for i in range(4):
+        here = Point(curved.least_squares, jnp.ones(size), data)
+        of = measured(here, jax.random.key(i), ["curvature"])
+        top = [of[f"lambda_{i + 1}"] for i in range(min(3, size))]
+        np.testing.assert_allclose(top, values[:3], rtol=1e-5)
+        assert of["lambda_min"] <= min(top)
+        assert of["lambda_min"] == pytest.approx(values[-1], rel=1e-5)
+
+
+def test_blocks_of_few_weights_are_exact():
+    here, _ = bent()
+    h = np.asarray(curved.hessians(losses, here.params, here.data), np.float64).mean(0)
+    exact = np.linalg.eigvalsh(h[:12, :12])[-1]  # the bias comes first
+    for i in range(8):
+        of = measured(here, jax.random.key(i), ["layers"])
+        assert of["lambda_1/b"] == pytest.approx(exact, rel=1e-5)
+
+
+def test_what_did_not_converge_is_marked():
+    flat = operators.dense(jnp.diag(jnp.linspace(1, 2, 200)))
+    for most, marked in ((12, True), (1000, False)):
+        pairs = measures.eigenpairs(flat, KEY, 2, max_products=most)
+        of = measures._eigenvalues(pairs, "one", "two", asked=1e-3)
+        assert ("two_converged" in of) is marked
+    assert not [name for name in of if name.endswith("_converged")]
+
+
+@pytest.mark.parametrize("size", [3, 60, 150])
+def test_at_a_minimum_the_worst_rise_is_that_of_the_largest_eigenvalue(size):
+    x = jax.random.normal(KEY, (300, size)) * 0.9 ** jnp.arange(size)[None]
+    here = Point(curved.least_squares, jnp.ones(size), {"x": x, "y": x @ jnp.ones(size)}, rho=0.3)
+    truth = np.linalg.eigvalsh(x.T @ x / 300)[-1] * 0.3**2 / 2
+    for i in range(5):
+        of = measured(here, jax.random.key(i), ["sharpness"])
+        assert 0.9 * truth <= of["worst_case"] <= truth * (1 + 1e-5)
+        assert of["worst_case"] >= of["average_case"] > 0
+
+
+@pytest.mark.parametrize("name", ["curvature", "sharpness", "noise", "layers", "density", "path"])
+def test_a_few_examples_at_a_time_give_the_same_numbers(name, found):
+    few = measured(point(chunk=7), KEY, [name])
+    assert few.keys() == found[name].keys()
+    for number, value in found[name].items():
+        if not number.endswith("_residual"):  # of rounding
+            assert few[number] == pytest.approx(value, rel=2e-3, abs=2e-5)
+
+
+def test_so_they_do_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(
+        examples, "BUDGET", 3 * examples.footprint(losses, *curved.point(jnp.float32))
+    )
+    assert point().together() == point().hessian().apply.func.batch_size == 3
+    assert point(chunk=24).together() is None
+    seen = measured(point(), KEY, ["curvature"])
+    h, _ = dense()
+    assert seen["lambda_1"] == pytest.approx(np.linalg.eigvalsh(h)[-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("names", [(), ("curvature",), ("features",)])
+def test_a_loss_that_is_a_mean_already_is_refused(names):
+    mean = lambda params, batch: losses(params, batch).mean()
+    with pytest.raises(ValueError, match=r"losses: must give \(n,\), one number an example, not"):
+        measured(point(losses=mean), KEY, names)
+
+
+def test_infinite_numbers_are_told_and_not_kept():
+    nothing = lambda w, batch: batch @ w
+    here = Point(nothing, jnp.ones(2), jnp.ones((4, 2)))
+    assert measures.numbers(here, KEY, ["stability"])["largest_stable_rate_sgd"] == np.inf
+    assert "largest_stable_rate_sgd" not in measured(here, KEY, ["stability"])
+    assert infinite("largest_stable_rate_sgd") == "nothing bends"
+    assert not infinite("trace")
 
 
 def test_without_outputs_stability_is_by_the_hessians_of_examples():

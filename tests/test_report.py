@@ -11,7 +11,7 @@ import pytest
 from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
 from samscale.study import results
 from samscale.study.analysis import Design, analyse
-from samscale.study.report import charts, figure, frames, vega
+from samscale.study.report import charts, figure, frames, history, vega
 from samscale.study.report.figures import FORMATS, KINDS, SAVED
 
 
@@ -100,6 +100,36 @@ def test_curves_are_means_over_seeds_at_the_chosen_radius(study):
     assert len(rows) == 3 * 3 * 5
     assert set(rows["n"]) == {3, 4}  # one run failed
     assert rows.loc[rows["epoch"] == 2, "training loss"].eq(0.5).all()
+
+
+def test_flatness_measured_while_runs_train_is_among_the_curves(tmp_path):
+    cells, curves = simulated()
+    last = curves["epoch"] == 5
+    curves["flatness_trace"] = np.where(curves["epoch"] == 2, 7.0, np.where(last, 3.0, np.nan))
+    curves["flatness_trace_se"] = curves["flatness_a_residual"] = 1.0
+    curves["flatness_examples"] = 50.0
+    chart = data(built(tmp_path, cells, curves))["charts"]["training"]
+    assert chart["facet"]["sort"] == ["training loss", "test accuracy (%)", "trace"]
+    rows = chart["datasets"]["rows"]
+    assert {"trace" in row for row in rows if row["epoch"] in (1, 3, 4)} == {False}  # a small page
+    rows = pd.DataFrame(rows)
+    assert rows.groupby("epoch")["trace"].max().dropna().to_dict() == {2: 7.0, 5: 3.0}
+    fold, valid = chart["transform"][1:]
+    assert "trace" in fold["fold"]
+    assert valid == {"filter": "isValid(datum.value)"}  # so that lines go on
+
+
+def test_a_thinned_curve_keeps_the_epochs_at_which_flatness_was_measured(monkeypatch):
+    cells, curves = simulated(widths=(10,), seeds=1)
+    epochs = pd.DataFrame({"epoch": range(1, 101)})
+    curves = curves[["run_id"]].drop_duplicates().merge(epochs, how="cross")
+    curves["train_loss"] = 1 / curves["epoch"]
+    curves["flatness_trace"] = np.where(curves["epoch"] % 30 == 7, 1.0, np.nan)
+    monkeypatch.setattr(history, "POINTS", 30)
+    found = history.history(frames.Study(cells, analyse(cells, DESIGN), DESIGN, INFO), curves)
+    assert set(found["epoch"][found["flatness_trace"].notna()]) == {7, 37, 67, 97}
+    assert {1, 100} < set(found["epoch"])
+    assert found.groupby("series").size().max() <= 14
 
 
 def test_results_csv_holds_the_cells_as_they_are(study):

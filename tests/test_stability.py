@@ -10,7 +10,7 @@ import pytest
 
 import curved
 from curved import least_squares, losses, power
-from samscale.flatness import operators, stability
+from samscale.flatness import dynamics, operators, output_space, stability
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -36,9 +36,7 @@ def top(a):
 
 def mean_square_factor(h, eta, rho):
     """The exact growth of E[x x^T] a step: the spectral radius of E[A (x) A]."""
-    a = maps(h, eta, rho)
-    kron = np.einsum("nab,ncd->acbd", a, a).reshape(FEATURES**2, FEATURES**2) / len(a)
-    return float(np.abs(np.linalg.eigvals(kron)).max())
+    return 10 ** dynamics.exact_growth(h, eta, rho)
 
 
 def threshold(stays):
@@ -81,7 +79,7 @@ def test_condition_five_as_printed_is_the_compact_one(rho):
         + 2 * eta**2 * rho * (M[3] - power(H, 3))
         + eta**2 * rho**2 * (M[4] - power(H, 4))
     )
-    op = stability.growth(losses, params, data, eta, rho)
+    op = stability.growth(*stability.map_moments(losses, params, data, rho), eta)
     mine = jax.jit(operators.matrix)(op) + jnp.eye(len(H))
     np.testing.assert_allclose(mine, printed, rtol=1e-9, atol=1e-9)
 
@@ -117,25 +115,19 @@ def test_the_largest_stable_rate_is_where_the_condition_fails(rho):
     assert found == pytest.approx(exact, rel=1e-4)
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.3])
-def test_simulated_dynamics_grow_as_their_second_moment_does(rho):
-    w, data, h = regression()
-    exact = threshold(lambda eta: mean_square_factor(h, eta, rho) <= 1)
-    for factor in (0.9, 1.1):
-        eta = factor * exact
-        grown = stability.simulated(least_squares, w, data, KEY, eta, rho, steps=400)
-        assert (grown > 0) == (factor > 1)
-        assert grown == pytest.approx(math.log10(mean_square_factor(h, eta, rho)), abs=0.006)
+def verdict(losses, params, data, eta, rho=0.0, **batch):
+    moments = stability.map_moments(losses, params, data, rho, **batch)
+    return stability.verdict(*moments, KEY, eta)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 def test_verdicts_keep_their_word(rho):
     w, data, h = regression()
-    judge = lambda eta: stability.verdict(least_squares, w, data, KEY, eta, rho)
     surely = stability.largest_stable_rate(*stability.map_moments(least_squares, w, data, rho), KEY)
     K = h + rho * h @ h
     mean = 2 / top(K.mean(0))
-    below, between, above = judge(0.98 * surely), judge(1.05 * surely), judge(1.02 * mean)
+    rates = 0.98 * surely, 1.05 * surely, 1.02 * mean
+    below, between, above = (verdict(least_squares, w, data, eta, rho) for eta in rates)
     assert below.stable is True
     assert "linearly stable" in below.words
     assert between.stable is None
@@ -145,25 +137,51 @@ def test_verdicts_keep_their_word(rho):
     assert above.mean_rate == pytest.approx(2.04, rel=1e-3)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("rho", [0.0, 0.3])
+def test_the_growth_is_one_polynomial_of_moments(rho, batch_size):
+    w, data, _ = regression()
+    moment = lambda c, group=1: operators.moments(least_squares, w, data, c, group)
+    at = moment, EXAMPLES, 0.7
+    mean, growing = stability.step_growth(*at, rho, batch_size)
+    exact, square = stability.step_moments(moment, EXAMPLES, rho, batch_size)
+    same = lambda a, b: np.testing.assert_allclose(*map(operators.matrix, (a, b)), atol=1e-12)
+    same(mean, exact)
+    same(growing, stability.growth(mean, square, 0.7))
+
+
+@pytest.mark.parametrize("group", [1, 4, 24])
+def test_gauss_newton_matrices_of_batches_have_the_moments_of_their_means(group):
+    params, data = curved.point()
+    g = curved.gauss_newtons(params, data).reshape(-1, group, *2 * (40,)).mean(1)
+    c = (0.5, 1.0, -0.2, 0.03, 0.01)
+    exact = sum(c[k] * power(g, k).mean(0) for k in range(5))
+    at = curved.outputs, curved.criterion, params, data
+    op = output_space.batch_moments(*at, c, group)
+    np.testing.assert_allclose(jax.jit(operators.matrix)(op), exact, rtol=1e-9, atol=1e-9)
+
+
+def test_a_batch_that_is_not_full_is_left_out():
+    params, data = curved.point()
+    at = curved.outputs, curved.criterion, params
+    whole, cut = data, jax.tree.map(lambda a: a[:20], data)
+    ops = [output_space.batch_moments(*at, d, (0, 1, 0.3), 10) for d in (whole, cut)]
+    np.testing.assert_allclose(*map(operators.matrix, ops), rtol=1e-12)
+
+
 def test_a_saddle_is_unstable_at_any_rate():
     saddle = lambda w, batch: (w[0] ** 2 - w[1] ** 2) / 4 * jnp.ones(len(batch))
-    found = stability.verdict(saddle, jnp.zeros(2), jnp.zeros(4), KEY, 0.1)
+    found = verdict(saddle, jnp.zeros(2), jnp.zeros(4), 0.1)
     assert found.stable is False
     assert stability.largest_stable_rate(
         *stability.map_moments(saddle, jnp.zeros(2), jnp.zeros(4)), KEY
     ) == pytest.approx(0)
 
 
-def test_walks_that_end_leave_no_nan():
-    one = {"x": jnp.ones((1, 1)), "y": jnp.ones(1)}
-    args = least_squares, jnp.ones(1), one, KEY, 1.0
-    assert stability.simulated(*args, steps=5) == -math.inf
-
-
 def test_a_direction_that_nothing_bends_does_not_make_a_point_unstable():
     _, data, _ = regression()
     wide = {"x": jnp.pad(data["x"], ((0, 0), (0, 4))), "y": data["y"]}
-    found = stability.verdict(least_squares, jnp.ones(7), wide, KEY, 0.05)
+    found = verdict(least_squares, jnp.ones(7), wide, 0.05)
     assert found.stable is True
     assert abs(found.excess) < 1e-9
 
@@ -215,7 +233,7 @@ def test_beyond_half_the_rate_the_printed_bound_on_s2_is_false():
     """One example, H = 1, eta = 0.1, rho = 0.2: stable, s2 = 0, yet 1/(eta (eta - 2 rho)) < 0."""
     eta, rho = 0.1, 0.2
     one = {"x": jnp.ones((1, 1)), "y": jnp.ones(1)}
-    assert stability.verdict(least_squares, jnp.ones(1), one, KEY, eta, rho).stable is True
+    assert verdict(least_squares, jnp.ones(1), one, eta, rho).stable is True
     assert 1 / (eta * (eta - 2 * rho)) < 0
     assert stability.bounds(eta, rho)["s2"] == math.inf
 

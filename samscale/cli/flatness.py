@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import pathlib
+import sys
 
 from samscale.cli.words import fail, guarded, words
 
@@ -46,7 +47,10 @@ def _checked(args):
     """The measures that are asked for. Raises ``ValueError``, before anything is loaded."""
     from samscale.flatness.measures import MEASURES
 
-    names = [name for name in args.measure.split(",") if name] or list(MEASURES)
+    names = [name.strip() for name in args.measure.split(",") if name.strip()]
+    if args.measure and not names:
+        raise ValueError(f"measure={args.measure!r}: choose some of {', '.join(MEASURES)}")
+    names = names or list(MEASURES)
     for name in names:
         if name not in MEASURES:
             raise ValueError(f"measure={name!r}: choose some of {', '.join(MEASURES)}")
@@ -71,9 +75,10 @@ def _check_means(args, names, point):
 def _measure(args, names, point, step, about):
     import jax
     from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from samscale import keys
-    from samscale.flatness import measures, operators
+    from samscale.flatness import measures, operators, remarks
     from samscale.training.files import write_atomically
 
     screen = Console(stderr=True)
@@ -81,12 +86,17 @@ def _measure(args, names, point, step, about):
     n, path = operators.count(point.data), pathlib.Path(args.run) / "flatness.json"
     row = {"step": step, "examples": n, "seed": args.seed, "rho": point.rho}
     row = _earlier(path, row)
-    with screen.status("") as status:
-        for name in (name for name in names if not measures.lacking(point, name)):
-            status.update(f"measuring {name}: {measures.first_line(name)}")
-            found[name] = measures.measured(point, key, [name])
-            row |= found[name]
+    due = [name for name in names if not measures.lacking(point, name)]
+    columns = MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("", total=len(due))
+        for name in due:
+            progress.update(task, description=f"{name}: {measures.first_line(name)}")
+            found[name] = measures.numbers(point, key, [name])
+            row |= {k: v for k, v in found[name].items() if not math.isinf(v)}
             write_atomically(path, json.dumps(row, indent=2).encode())
+            progress.advance(task)
+    _tell_infinite(found)
     if args.json:
         print(json.dumps(row, indent=2))
         return
@@ -96,6 +106,8 @@ def _measure(args, names, point, step, about):
         f"measured on {n:,} examples, rho = {point.rho:g}"
     )
     _show(title, found, measures)
+    for sentence in remarks.remarks(point, found.get("stability", {})):
+        print(sentence)
     for name in names:
         if words := measures.lacking(point, name):
             print(f"Not measured: {name}; {words}")
@@ -103,19 +115,35 @@ def _measure(args, names, point, step, about):
 
 
 def _earlier(path, about):
-    """What was measured there before in just the same way, to be added to; else ``about`` alone."""
+    """What was measured there before in just the same way, to be added to; else ``about`` alone.
+
+    Says so where numbers will be lost.
+    """
     try:
         before = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        same = about.items() <= before.items()
+        how = "{examples:,} examples (step {step}, seed {seed}, rho = {rho:g})".format(**before)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return about
-    return before if about.items() <= before.items() else about
+    if not same:
+        print(f"{path}: replaces numbers measured on {how}", file=sys.stderr)
+    return before if same else about
+
+
+def _tell_infinite(found):
+    """What the file, which is JSON, cannot hold."""
+    from samscale.flatness.meanings import infinite
+
+    for numbers in found.values():
+        for name in (name for name, value in numbers.items() if math.isinf(value)):
+            print(", ".join(filter(None, [f"{name}: infinite", infinite(name)])), file=sys.stderr)
 
 
 def _show(title, found, measures):
     from rich.console import Console
     from rich.table import Table
 
-    from samscale.flatness.meanings import meaning
+    from samscale.flatness.meanings import ASIDE, meaning
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name, justify in (("", "left"), ("value", "right"), ("±", "right"), ("what it is", "left")):
@@ -123,10 +151,11 @@ def _show(title, found, measures):
     for measure, numbers in found.items():
         table.add_row(f"[bold]{measure}[/bold]", "", "", measures.first_line(measure))
         for name, value in numbers.items():
-            if not name.endswith(("_se", "_residual")):
+            if not name.endswith(ASIDE):
                 error = numbers.get(f"{name}_se", numbers.get(f"{name}_residual"))
                 known = "" if error is None else f"{error:.2g}"
-                table.add_row(f"  {name}", f"{value:.5g}", known, meaning(name))
+                mark = "not converged; " if f"{name}_converged" in numbers else ""
+                table.add_row(f"  {name}", f"{value:.5g}", known, mark + meaning(name))
         table.add_section()
     Console(width=None if Console().is_terminal else 150).print(table)
 

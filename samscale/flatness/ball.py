@@ -5,7 +5,8 @@ A ball is $\{w + D u : \|u\| \le \rho\}$. D is 1, or $|w|$ where ``adaptive`` (A
 like ``params`` or of scalars. Searches run over u: nothing is divided by $|w|$, and a weight at 0
 stays there. $\rho$ is in the unit of weights (adaptive: a share of them), a rise in the loss's: the
 mean of $\ell_i(w + \delta) - \ell_i(w)$, for it may be below the rounding of the loss itself.
-``losses`` and choices make a program; parameters, data and numbers are its arguments.
+``losses`` and choices make a program; parameters, data and numbers are its arguments. All measures
+raise ``ValueError`` unless ``losses(params, batch)`` are (n,), one number an example.
 """
 
 import functools
@@ -19,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 
 from samscale.flatness.ascent import ascended, where
 from samscale.flatness.estimates import Estimate
-from samscale.flatness.operators import count, pure, summed
+from samscale.flatness.examples import check, count, pure, summed
 
 
 class Gap(NamedTuple):
@@ -84,19 +85,22 @@ def worst_case(
     restarts=2,
     batch_size=None,
     mask=None,
+    toward=None,
 ) -> WorstCase:
     r"""$\max_{\|u\| \le \rho} L(w + D u) - L(w)$, from below, by projected ascent with momentum.
 
     The first of ``restarts`` starts is SAM's point, the others are random; only they leave w where
-    the gradient is 0. The highest of all points counts, w among them: no rise is below 0 or that of
-    SAM's step. Costs restarts (steps + 1) + 1 gradients of the data set, ``batch_size`` examples at
-    a time, and some ten vectors. Raises ``ValueError`` for a bad choice. Source: APGD of Croce and
-    Hein, 2020, arXiv:2003.01690, on weights by Andriushchenko et al., 2023, arXiv:2302.07011.
+    the gradient is 0. ``toward``: a direction of u (size,) for the second to take, as that of the
+    largest curvature, up the slope if it has one. The highest of all points counts, w among them:
+    no rise is below 0 or that of SAM's step. Costs restarts (steps + 1) + 1 gradients of the data
+    set, ``batch_size`` examples at a time, and some ten vectors. Raises ``ValueError`` for a bad
+    choice. Source: APGD of Croce and Hein, 2020, arXiv:2003.01690, on weights by Andriushchenko et
+    al., 2023, arXiv:2302.07011.
     """
     _check("rho", rho, norm, batch_size=batch_size, steps=steps, restarts=restarts)
     at = (adaptive, batch_size), pure(losses), params, data, mask
     choices = (norm, steps, restarts)
-    rise, clean, delta, length = _run(_worst, choices, *at, float(rho), key)
+    rise, clean, delta, length = _run(_worst, choices, *at, float(rho), key, toward)
     return WorstCase(float(rise), float(clean), delta, float(length))
 
 
@@ -150,6 +154,7 @@ def average_case(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _run(measure, choices, setting, losses, params, data, mask, *numbers):
     with jax.default_matmul_precision("highest"):
+        check("losses", losses, params, data)
         around = lambda data: _around(*setting, losses, params, data, mask)
         return measure(*choices, around, data, *numbers)
 
@@ -162,13 +167,15 @@ def _gap(norm, around, data, rho):
     return above, clean, g @ u, above - g @ u
 
 
-def _worst(norm, steps, restarts, around, data, rho, key):
+def _worst(norm, steps, restarts, around, data, rho, key, toward=None):
     d, clean, _, slope = around(data)
     norm, origin = NORMS[norm], jnp.zeros_like(d)
     first = slope(origin)[1]
+    second = None if toward is None else jnp.where(first @ toward < 0, -1, 1) * toward
 
     def start(i, found):
         along = jax.lax.cond(i == 0, lambda: first, lambda: _normal(key, i, d))
+        along = along if toward is None else jnp.where(i == 1, second, along)
         other = ascended(slope, norm, rho, rho * norm.steepest(along), steps)
         return where(other[0] > found[0], other, found)
 

@@ -43,21 +43,31 @@ class Probed(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    r"""Quadrature nodes of each probe: $\frac{1}{P} tr f(A) \approx$ the mean of sum w f(node)."""
+    r"""Quadrature nodes of each probe: $\frac{1}{P} tr f(A) \approx$ the mean of sum w f(node).
+
+    Eigenvalues ``apart`` are counted by themselves, and probes tell of the others only.
+    """
 
     nodes: np.ndarray  # (probes, steps)
-    weights: np.ndarray  # (probes, steps), each row sums to 1
+    weights: np.ndarray  # (probes, steps), each row sums to the share that is not apart, about
     size: int
+    apart: np.ndarray = np.zeros(0)  # (k,)
+
+    def draws(self, f) -> np.ndarray:
+        """(probes,): what each tells of ``trace_of(f)``."""
+        return f(self.apart).sum() + self.size * (self.weights * f(self.nodes)).sum(-1)
 
     def trace_of(self, f) -> Estimate:
         r"""$tr f(A)$ for a function of arrays, such as ``lambda x: x**3``."""
-        return Estimate.of(self.size * (self.weights * f(self.nodes)).sum(-1))
+        return Estimate.of(self.draws(f))
 
     def density(self, grid, width: float):
         """Share of eigenvalues per unit, smoothed by a normal of that standard deviation."""
-        away = (np.asarray(grid)[:, None, None] - self.nodes) / width
-        bumps = np.exp(-0.5 * away**2) / (width * math.sqrt(2 * math.pi))
-        return (bumps * self.weights).sum(-1).mean(-1)
+        bump = lambda away: np.exp(-0.5 * away**2) / (width * math.sqrt(2 * math.pi))
+        grid = np.asarray(grid)[:, None]
+        alone = bump((grid - self.apart) / width).sum(-1) / self.size
+        bumps = bump((grid[..., None] - self.nodes) / width)
+        return alone + (bumps * self.weights).sum(-1).mean(-1)
 
 
 def probed(op: Operator, key, probes: int = 100, tolerance: float = 0.0) -> Probed:
@@ -75,22 +85,31 @@ def probed(op: Operator, key, probes: int = 100, tolerance: float = 0.0) -> Prob
     return Probed(Estimate.of(traces[:n]), Estimate.of(squares[:n]), mean, error)
 
 
-def spectrum(op: Operator, key, steps: int = 80, probes: int = 5) -> Spectrum:
+def spectrum(
+    op: Operator, key, steps: int = 80, probes: int = 5, apart: krylov.Eigenpairs | None = None
+) -> Spectrum:
     r"""Stochastic Lanczos quadrature: what the density of all eigenvalues is known by.
 
     ``steps * probes`` products. Moments of each probe are exact up to degree 2 steps - 1; nodes
     below the resolution of ``steps`` stand for clusters. Source: Ubaru, Chen and Saad, 2017,
     doi:10.1137/16M1104974.
+
+    ``apart``: eigenpairs that are known. Probes are made orthogonal to them, so that a few large
+    eigenvalues, which set traces of powers, add nothing to the error; as Hutch++ (Meyer et al.,
+    2021, arXiv:2010.09649). Raises ``ValueError`` for fewer than one step or probe.
     """
     if steps < 1 or probes < 1:
         raise ValueError(f"steps={steps}, probes={probes}: must be at least 1")
-    nodes, weights = [], []
+    nodes, weights, known = [], [], np.zeros(0)
     for i in range(probes):
-        start = signs(jax.random.fold_in(key, i), op.size, op.dtype)
+        start, share = signs(jax.random.fold_in(key, i), op.size, op.dtype), 1.0
+        if apart is not None:
+            start, known = _without(start, apart.vectors), apart.values
+            share = float(start @ start) / op.size
         values, inside = np.linalg.eigh(krylov.tridiagonal(op, start, steps))
         nodes.append(values)
-        weights.append(inside[0] ** 2)
-    return Spectrum(np.stack(nodes), np.stack(weights), op.size)
+        weights.append(share * inside[0] ** 2)
+    return Spectrum(np.stack(nodes), np.stack(weights), op.size, known)
 
 
 def signs(key, size: int, dtype):
@@ -98,6 +117,14 @@ def signs(key, size: int, dtype):
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
     bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
     return 1 - 2 * bits.reshape(-1)[:size].astype(dtype)
+
+
+@jax.jit
+def _without(v, rows):
+    """What of v no row holds; twice, for rows are orthogonal to the root of rounding."""
+    for _ in range(2):
+        v = v - (rows @ v) @ rows
+    return v
 
 
 @functools.partial(jax.jit, static_argnames="probes")

@@ -10,6 +10,7 @@ fresh direction takes over instead of normalized rounding.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 
 from samscale.flatness.operators import Operator
 
+ROOM = 64  # rows of a basis, unless told: of one shape, programs are shared
 ENDS = {
     "largest": lambda values: np.argsort(-values, kind="stable"),
     "smallest": lambda values: np.argsort(values, kind="stable"),
@@ -29,10 +31,10 @@ class Eigenpairs(NamedTuple):
     """In the order asked for; some eigenvalue lies within $\\|A q - \\theta q\\|$ of each."""
 
     values: np.ndarray  # (k,)
-    vectors: jax.Array  # (k, size), rows
-    residuals: np.ndarray  # (k,)
+    vectors: jax.Array  # (k, size), rows of length 1
+    residuals: np.ndarray  # (k,), of the vectors as they are, by a product each
     products: int  # with the operator
-    converged: bool
+    converged: bool  # as far as Lanczos tells
 
 
 class Basis(NamedTuple):
@@ -51,19 +53,20 @@ def eigenpairs(
     k: int = 1,
     which: str = "largest",
     tolerance: float = 1e-3,
-    max_basis: int = 64,
+    max_basis: int = ROOM,
     max_products: int = 1000,
     floor: float = 0.0,
 ) -> Eigenpairs:
     r"""``k`` extreme eigenpairs, by Lanczos with thick restarts (Wu and Simon, 2000).
 
-    Stops when each residual is at most ``tolerance`` times its eigenvalue, or ``floor``, or at the
-    rounding of the largest; for separated eigenvalues the error is about the square of that.
+    Stops when each residual that Lanczos expects is at most ``tolerance`` times its eigenvalue, or
+    ``floor``, or at the rounding of the largest; for separated eigenvalues the error is about the
+    square of that. Residuals that are given are measured at the end: vectors of a basis that is
+    orthogonal to $\sqrt\epsilon$ have some $\sqrt\epsilon \|A\|$, whatever the tolerance.
     ``which``: largest, smallest (most negative) or magnitude. Memory: ``max_basis + 1`` vectors, at
-    least 2 k + 9;
-    cost: one product a step, of which ``products`` were needed. A multiple eigenvalue is found as
-    often as it is asked for only once the space is exhausted. Raises ``ValueError`` for a bad
-    choice.
+    least 2 k + 9; cost: one product a step, and one a pair, ``products`` in all. A multiple
+    eigenvalue is found as often as it is asked for only once the space is exhausted. Raises
+    ``ValueError`` for a bad choice.
     """
     if which not in ENDS:
         raise ValueError(f"which={which!r}: must be one of {sorted(ENDS)}")
@@ -81,11 +84,12 @@ def eigenpairs(
         residuals, least = np.maximum(residuals, rounding), max(floor, 100 * rounding)
         good = residuals[order] <= np.maximum(tolerance * np.abs(values[order]), least)
         converged = filled == op.size or (len(order) == k and bool(good.all()))
-        if converged or (products >= max_products and len(order) == k):
+        if converged or (products + k >= max_products and len(order) == k):
             turn = np.zeros((len(order), steps + 1), op.dtype)
             turn[:, :filled] = inside[:, order].T
-            vectors = _combined(turn, basis.rows)
-            return Eigenpairs(values[order], vectors, residuals[order], products, converged)
+            values, vectors = values[order], _combined(turn, basis.rows)
+            residuals = np.maximum(_residuals(basis, op, key, values, vectors), rounding)
+            return Eigenpairs(values, vectors, residuals, products + k, converged)
         if filled == steps:
             kept = ENDS[which](values)[: min(k + (steps - k) // 2, steps - 1)]
             basis = _restarted(basis, values[kept], inside[:, kept])
@@ -99,8 +103,8 @@ def tridiagonal(op: Operator, v, steps: int):
     $v^\top f(A) v / \|v\|^2 \approx \sum_j \tau_j^2 f(\theta_j)$, exact for polynomials up to
     degree 2m - 1.
     """
-    steps = min(steps, op.size)
-    basis = _extend(_start(op, v, steps), op, jax.random.key(0), 0, steps)
+    steps, room = min(steps, op.size), min(max(steps, ROOM), op.size)
+    basis = _extend(_start(op, v, room), op, jax.random.key(0), 0, steps)
     return _matrix(basis.projected, steps)
 
 
@@ -111,7 +115,9 @@ def _drawn(op, key, steps):
 
 @functools.partial(jax.jit, static_argnames="steps")
 def _start(op, v, steps):
-    rows = jnp.zeros((steps + 1, op.size), op.dtype).at[0].set(v / jnp.linalg.norm(v))
+    length = jnp.linalg.norm(v)
+    v = v / jnp.where(length > 0, length, 1)
+    rows = jnp.zeros((steps + 1, op.size), op.dtype).at[0].set(v)
     projected = jnp.zeros((steps + 1, steps + 1), op.dtype)
     return Basis(rows, projected, jnp.zeros((), op.dtype), jnp.array(True), jnp.array(False))
 
@@ -193,7 +199,25 @@ def _turned(rows, turn):
 
 @jax.jit
 def _combined(turn, rows):
-    return turn @ rows  # of all rows, whatever their number: one program
+    vectors = turn @ rows  # of all rows, whatever their number: one program
+    return vectors / jnp.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _residuals(basis: Basis, op, key, values, vectors):
+    r"""$\|A q - \theta q\|$: what a step of Lanczos from q alone leaves, in a basis to write to."""
+    found = []
+    for value, q in zip(values, vectors, strict=True):
+        basis = _extend(_alone(basis, q), op, key, 0, 1)
+        projected, left = jax.device_get((basis.projected, basis.left))
+        found.append(math.hypot(left, projected[0, 0] - value))
+    return np.array(found)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _alone(basis: Basis, q) -> Basis:
+    """A basis of one row, in the place of another."""
+    rows, projected = (a.at[:].set(0) for a in (basis.rows, basis.projected))
+    return Basis(rows.at[0].set(q), projected, 0 * basis.left, jnp.array(True), jnp.array(False))
 
 
 def _restarted(basis: Basis, values, inside) -> Basis:

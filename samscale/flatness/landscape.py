@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from samscale.flatness.operators import count, pure, summed
+from samscale.flatness.examples import check, count, pure, summed
 
 VECTORS = ("zero", "whole")  # what filter normalization makes of biases and scales
 
@@ -38,6 +38,7 @@ def mean_loss(losses: Callable, params, data, batch_size: int | None = None):
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1, or None for all at once")
+    check("losses", losses, params, data)
     total = summed(lambda batch: losses(params, batch).sum(), data, batch_size)
     return total / count(data)
 

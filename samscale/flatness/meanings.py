@@ -1,7 +1,9 @@
 """A line for every number that ``measures`` gives."""
 
+ASIDE = ("_se", "_residual", "_converged")  # ends of names that only tell of another number
+
 MEANING = {
-    "lambda_1": "largest eigenvalue of the Hessian; ± of eigenvalues: one is as near as that",
+    "lambda_1": "largest eigenvalue of the Hessian; ± of eigenvalues: some one is as near",
     "lambda_2": "the next one",
     "lambda_3": "the one after",
     "lambda_min": "smallest eigenvalue; negative: a way down",
@@ -21,6 +23,10 @@ MEANING = {
     "s4": "the same by fourth moments",
     "largest_stable_rate_sgd": "rate up to which linearized SGD, batch 1, stays at such a minimum",
     "largest_stable_rate_sam": "the same for unnormalized SAM at rho",
+    "rate_used": "the run's learning rate, before its schedule",
+    "mean_rate": "rate times largest eigenvalue of E[K] there; beyond 2 the mean grows",
+    "excess": "of condition (5) at the run's rate, radius and batch size; at most 0: stable",
+    "stable": "there: 1 linearly stable, -1 the mean grows, 0 undecided",
     "noise_trace": "mean squared distance of an example's gradient from the mean",
     "noise_frobenius": "Frobenius norm of the gradients' covariance",
     "noise_curvature": "trace of covariance times Hessian",
@@ -36,6 +42,13 @@ MEANING = {
     "beta_hat": "largest change of the gradient for a unit of way, along the last epoch's step",
     "alpha_hat": "least squared gradient for a unit of loss, along the same",
 }
+
+INFINITE = {"largest_stable_rate": "nothing bends", "alpha_hat": "the loss is at its least"}
+
+
+def infinite(name: str) -> str:
+    """Why a number is infinite, where that is known."""
+    return next((words for start, words in INFINITE.items() if name.startswith(start)), "")
 
 
 def meaning(name: str) -> str:

@@ -1,12 +1,13 @@
 r"""All flatness numbers of one point, by name: what ``samscale flatness`` prints and runs record.
 
-A measure is a function ``(point, key) -> {name: number}``; a standard error is named ``NAME_se``.
-``meanings`` has a line for every number, ``NEEDS`` what a point may lack.
+A measure is a function ``(point, key) -> {name: number}``; ``NAME_se`` is a standard error,
+``NAME_residual`` an eigenvalue's, and ``NAME_converged`` is there, 0, where that is larger than was
+asked for. ``meanings`` has a line for every number, ``NEEDS`` what a point may lack.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from samscale.errors import Diverged
 from samscale.flatness import (
     ball,
     estimates,
+    examples,
     features,
     noise,
     operators,
@@ -25,38 +27,26 @@ from samscale.flatness import (
     stability,
 )
 from samscale.flatness.krylov import eigenpairs
+from samscale.flatness.point import Point
 
 GROUPS = (1, 16, 128)  # examples that m-sharpness lets ascend together
 MOST_GROUPS = 128  # of each kind: a network of its own each; the error of their mean is told
-
-
-class Point(NamedTuple):
-    """A loss where it is measured, and how."""
-
-    losses: Callable  # (params, batch) -> (n,); arrays it holds are arguments where a Partial
-    params: Any
-    data: Any  # a pytree of arrays, examples along the leading axis
-    outputs: Callable | None = None  # (params, batch) -> (n, C)
-    criterion: Callable | None = None  # (outputs, batch) -> (n,): losses = criterion of outputs
-    mask: Any = None  # like params or of scalars: 0 where weights are pruned, 1 elsewhere
-    activations: Callable | None = None  # (params, batch) -> (units, features); see ``features``
-    start: Callable | None = None  # batch -> the same at initialization
-    before: Any = None  # parameters an epoch ago
-    rho: float = 0.05  # of the ascents that are measured, in the unit of weights
-    batch_size: int = 1
+SMALL = 100  # weights: of so few, eigenvalues are found to rounding
 
 
 def curvature(point: Point, key) -> dict[str, float]:
     """Ends of the Hessian's spectrum, trace and norm: some 60 products with the Hessian."""
     first, second, third = jax.random.split(key, 3)
-    h = operators.hessian(point.losses, point.params, point.data)
-    top = eigenpairs(h, first, min(3, h.size), tolerance=1e-2)
-    low = eigenpairs(h, second, 1, "smallest", tolerance=5e-2, max_products=60)
+    h = point.hessian()
+    top, fine = _ends(h, first, min(3, h.size))
+    low, coarse = _ends(h, second, 1, "smallest", 5e-2, 60)
+    if top.values[-1] < low.values[0]:  # it is one of the largest, of a few
+        low = low._replace(values=top.values[-1:], residuals=top.residuals[-1:])
     seen = estimates.probed(h, third, probes=30)
     squared = seen.frobenius_squared.value
     return {
-        **_eigenvalues(top, *(f"lambda_{i + 1}" for i in range(len(top.values)))),
-        **_eigenvalues(low, "lambda_min"),
+        **_eigenvalues(top, *(f"lambda_{i + 1}" for i in range(len(top.values))), asked=fine),
+        **_eigenvalues(low, "lambda_min", asked=coarse),
         **_with_error("trace", seen.trace),
         "frobenius": math.sqrt(squared),
         "frobenius_se": seen.frobenius_squared.error / (2 * math.sqrt(squared)) if squared else 0.0,
@@ -65,75 +55,89 @@ def curvature(point: Point, key) -> dict[str, float]:
 
 
 def layers(point: Point, key) -> dict[str, float]:
-    """The largest eigenvalue of each layer's own block: about seven products a leaf."""
-    h = operators.hessian(point.losses, point.params, point.data)
-    found = {}
+    """The largest eigenvalue of each layer's own block: some ten products a layer."""
+    h, found = point.hessian(), {}
     for i, (name, mask) in enumerate(operators.of_layers(point.params).items()):
-        op = operators.scaled(h, mask)
-        top = eigenpairs(op, jax.random.fold_in(key, i), 1, tolerance=5e-2, max_products=60)
-        found |= _eigenvalues(top, f"lambda_1/{name}")
+        block, draw = operators.scaled(h, mask), jax.random.fold_in(key, i)
+        top, asked = _ends(block, draw, most=60, weights=mask.sum())
+        found |= _eigenvalues(top, f"lambda_1/{name}", asked=asked)
     return found
 
 
 def sharpness(point: Point, key) -> dict[str, float]:
-    """How far the loss rises in balls of the point's radius: some 30 gradients, 40 losses."""
-    first, second = jax.random.split(key)
-    at, rho, mask = (point.losses, point.params, point.data), point.rho, {"mask": point.mask}
+    """How far the loss rises in balls of the point's radius: some 70 gradients, 40 losses."""
+    first, second, h = *jax.random.split(key), point.hessian()
+    at, rho, together = (point.losses, point.params, point.data), point.rho, point.together()
+    how = {"mask": point.mask, "batch_size": together}
+    steepest = _ends(h, first, most=20)[0].vectors[0]  # as good where SAM's direction is none
     found = {
-        "sam_gap": ball.sam_gap(*at, rho, **mask).rise,
-        "worst_case": ball.worst_case(*at, first, rho, steps=10, restarts=1, **mask).rise,
-        **_with_error("average_case", ball.average_case(*at, second, radius=rho, **mask)),
+        "sam_gap": ball.sam_gap(*at, rho, **how).rise,
+        "worst_case": ball.worst_case(*at, first, rho, steps=4, toward=steepest, **how).rise,
+        **_with_error("average_case", ball.average_case(*at, second, radius=rho, **how)),
     }
-    n = operators.count(point.data)
+    n, d = operators.count(point.data), jnp.abs(ravel_pytree(point.params)[0])
+    most = min(16, examples.BUDGET // (16 * d.size))  # groups with four vectors each
     for m in (m for m in GROUPS if 2 * m <= n):
         size = min(n // m, MOST_GROUPS) * m
         whole = jax.tree.map(lambda a, size=size: a[:size], point.data)
-        rise = ball.m_sharpness(point.losses, point.params, whole, rho, m, **mask)
+        how = {"mask": point.mask, "chunk": max(1, min(most, (together or n) // m))}
+        rise = ball.m_sharpness(point.losses, point.params, whole, rho, m, **how)
         found |= _with_error(f"m_sharpness_{m}", rise)
-    d = jnp.abs(ravel_pytree(point.params)[0])
-    scaled = operators.scaled(operators.hessian(*at), d)
+    scaled = operators.scaled(h, d)
     return found | _eigenvalues(eigenpairs(scaled, second, tolerance=1e-2), "adaptive_lambda_1")
 
 
 def linear_stability(point: Point, key) -> dict[str, float]:
-    """Sharpness, non-uniformity and the largest stable rates, by Gauss-Newton where outputs are."""
+    """Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are."""
     keys = jax.random.split(key, 8)
     moment = _moments(point)
-    found = _eigenvalues(eigenpairs(moment(0, 1), keys[0], tolerance=1e-2), "a")
+    h, n = moment((0, 1)), operators.count(point.data)
+    found = _eigenvalues(eigenpairs(h, keys[0], tolerance=1e-2), "a")
     for k in (2, 3, 4):
-        op = moment(*(0,) * k, 1) - moment(0, 1) ** k
-        seen = stability.spread(op, keys[k], k)
-        slope = k * seen.value ** (k - 1)  # of the power that the residual is an error of
-        found |= {f"s{k}": seen.value, f"s{k}_residual": seen.residual / slope if slope else 0.0}
+        seen = stability.spread(moment((*(0,) * k, 1)) - h**k, keys[k], k)
+        error = stability.uncertainty(seen, k, found["a"], h.dtype)
+        found |= {f"s{k}": seen.value, f"s{k}_residual": error}
     for name, rho in (("sgd", 0.0), ("sam", point.rho)):
-        rate = stability.largest_stable_rate(
-            moment(0, 1, rho), moment(0, 0, 1, 2 * rho, rho**2), keys[5], tolerance=1e-2
-        )
+        pair = stability.step_moments(moment, n, rho)
+        rate = stability.largest_stable_rate(*pair, keys[5], tolerance=1e-2)
         found[f"largest_stable_rate_{name}"] = rate
+    if point.learning_rate:
+        eta, rho, size = point.learning_rate, point.train_rho, min(point.batch_size, n)
+        pair = stability.step_growth(moment, n, eta, rho, size)
+        seen = stability.judged(*pair, keys[6], eta)
+        found |= {"rate_used": point.learning_rate, "mean_rate": seen.mean_rate}
+        found |= {"excess": seen.excess, "stable": {True: 1.0, False: -1.0}.get(seen.stable, 0.0)}
     return found
 
 
 def gradient_noise(point: Point, key) -> dict[str, float]:
     """How noisy gradients of single examples are, and how aligned with the Hessian."""
-    return noise.noise(point.losses, point.params, point.data, key, batch_size=point.batch_size)
+    at = (point.losses, point.params, point.data)
+    return noise.noise(*at, key, batch_size=point.batch_size, chunk=point.together())
 
 
 def density(point: Point, key) -> dict[str, float]:
-    """Of all eigenvalues, from 2 probes of 60 Lanczos steps: moments and the share below zero."""
-    h = operators.hessian(point.losses, point.params, point.data)
-    found = estimates.spectrum(h, key, steps=60, probes=2)
-    floor = -1e-3 * np.abs(found.nodes).max()
-    return {  # two draws do not tell their error
-        "negative_share": found.trace_of(lambda x: (x < floor) / found.size).value,
-        "trace_cubed": found.trace_of(lambda x: x**3).value,
-        "trace_fourth": found.trace_of(lambda x: x**4).value,
+    """Of all eigenvalues, five by themselves, the rest by probes: moments, share below zero."""
+    first, second, third = jax.random.split(key, 3)
+    h = point.hessian()
+    top, _ = _ends(h, first, h.size if h.size <= SMALL else 5, "magnitude", most=60)
+    probes = 2 if h.size < 10_000 else 1  # the more eigenvalues, the less one probe differs
+    long = estimates.spectrum(h, second, 60, probes, apart=top)
+    short = estimates.spectrum(h, third, 3, probes=10, apart=top)  # exact for powers up to 5
+    floor = -1e-3 * max(np.abs(top.values).max(), np.abs(long.nodes).max())
+    power = lambda k: np.concatenate([seen.draws(lambda x: x**k) for seen in (long, short)])
+    return {  # one or two draws do not tell their error, ten do
+        "negative_share": long.trace_of(lambda x: (x < floor) / h.size).value,
+        **_with_error("trace_cubed", estimates.Estimate.of(power(3))),
+        **_with_error("trace_fourth", estimates.Estimate.of(power(4))),
     }
 
 
 def way(point: Point, key) -> dict[str, float]:
     """Smoothness and PL constant along the last epoch's way: eleven gradients."""
     del key
-    found = path.along(point.losses, point.before, point.params, point.data)
+    at = (point.losses, point.before, point.params, point.data)
+    found = path.along(*at, batch_size=point.together())
     return {"beta_hat": found.smoothness, "alpha_hat": found.pl}
 
 
@@ -174,28 +178,46 @@ def lacking(point: Point, name: str) -> str:
 
 
 def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
-    """All numbers of these measures; without what is infinite, and measures the point lacks.
+    """All finite ones of ``numbers``. Raises ``Diverged`` as it does."""
+    return {k: v for k, v in numbers(point, key, names).items() if not math.isinf(v)}
+
+
+def numbers(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
+    """All numbers of these measures, some may be infinite; without measures the point lacks.
 
     Raises ``Diverged`` where the loss is not finite, of any example.
     """
-    if not np.isfinite(_losses(operators.pure(point.losses), point.params, point.data)).all():
+    examples.check("losses", point.losses, point.params, point.data)
+    losses = examples.pure(point.losses)
+    if _broken(losses, point.params, point.data, point.together()):
         raise Diverged("the loss of some example is not finite: there is nothing to measure")
     found: dict[str, float] = {}
     for name in (name for name in names if not lacking(point, name)):
         found |= MEASURES[name](point, jax.random.fold_in(key, list(MEASURES).index(name)))
-    return {name: float(value) for name, value in found.items() if not math.isinf(value)}
+    return {name: float(value) for name, value in found.items()}
 
 
-@jax.jit
-def _losses(losses, params, data):
-    return losses(params, data)
+@functools.partial(jax.jit, static_argnames="size")
+def _broken(losses, params, data, size):
+    """How many examples have no finite loss."""
+    return examples.summed(lambda batch: (~jnp.isfinite(losses(params, batch))).sum(), data, size)
 
 
-def _eigenvalues(pairs, *names):
+def _ends(op, key, k=1, which="largest", asked=1e-2, most=1000, weights=None):
+    """Eigenpairs, and the residual asked for: rounding where ``weights`` are few."""
+    if (weights or op.size) <= SMALL:
+        asked, most = 0.0, 10 * SMALL
+    return eigenpairs(op, key, k, which, asked, max_products=most), asked
+
+
+def _eigenvalues(pairs, *names, asked=1e-2):
     """With residuals: some eigenvalue of the operator is as near as that."""
-    found = dict(zip(names, map(float, pairs.values), strict=True))
-    errors = zip(names, map(float, pairs.residuals), strict=True)
-    return found | {f"{name}_residual": error for name, error in errors}
+    found = {}
+    for name, value, error in zip(names, pairs.values, pairs.residuals, strict=True):
+        found |= {name: float(value), f"{name}_residual": float(error)}
+        if not pairs.converged and error > asked * abs(value):
+            found[f"{name}_converged"] = 0.0
+    return found
 
 
 def _with_error(name, estimate):
@@ -203,11 +225,22 @@ def _with_error(name, estimate):
 
 
 def _moments(point: Point):
-    """``moment(c0, c1, ...)``: E[sum c_k H_i^k]; by Gauss-Newton where there are outputs."""
+    """``moment(c, group=1)``: E[sum c_k H_B^k], of full groups; Gauss-Newton with outputs."""
     at = (point.params, point.data)
-    flat = point.outputs and jax.eval_shape(operators.pure(point.outputs), *at).ndim == 2
-    if not flat:
-        return lambda *c: operators.moments(point.losses, *at, c)
+    n = operators.count(point.data)
+    if not (point.outputs and jax.eval_shape(operators.pure(point.outputs), *at).ndim == 2):
+
+        def of_hessians(c, group=1):
+            full = jax.tree.map(lambda a: a[: n - n % group], point.data)
+            return operators.moments(point.losses, point.params, full, c, group)
+
+        return of_hessians
     blocks = output_space.blocks(point.outputs, point.criterion, *at)
-    same = lambda c: (*c, *(0,) * (5 - len(c)))  # one program for all orders
-    return lambda *c: output_space.moments(point.outputs, point.criterion, *at, blocks, same(c))
+
+    def of_outputs(c, group=1):
+        c = (*c, *(0,) * (5 - len(c)))  # one program for all orders
+        if group == 1:
+            return output_space.moments(point.outputs, point.criterion, *at, blocks, c)
+        return output_space.batch_moments(point.outputs, point.criterion, *at, c, group)
+
+    return of_outputs

@@ -14,7 +14,8 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from samscale.flatness.estimates import Estimate, signs
-from samscale.flatness.operators import Operator, count, fisher, hessian, pure, summed
+from samscale.flatness.examples import check, count, pure, summed
+from samscale.flatness.operators import Operator, fisher, hessian
 
 
 def covariance(losses, params, data, batch_size: int | None = None) -> Operator:
@@ -24,16 +25,18 @@ def covariance(losses, params, data, batch_size: int | None = None) -> Operator:
     return Operator(Partial(_less_mean, f, gradient), f.size, f.dtype)
 
 
-def noise(losses, params, data, key, batch_size: int = 1, probes: int = 30) -> dict[str, float]:
+def noise(
+    losses, params, data, key, batch_size: int = 1, probes: int = 30, chunk: int | None = None
+) -> dict[str, float]:
     r"""Numbers of $\Sigma$ and of H, and their alignment, from the same ``probes`` random signs.
 
     ``noise_trace``: $tr\,\Sigma$, the mean squared distance of a gradient from the mean one.
     ``noise_frobenius``. ``noise_curvature``: $tr(\Sigma H)$, which sets how fast noise alone raises
     the loss. ``alignment``: $tr(\Sigma H) / (\|\Sigma\|_F \|H\|_F)$, within [-1, 1]; isotropic
     noise would have $tr H / (\sqrt P \|H\|_F)$. ``batch_sharpness``: see there.
-    Five passes a probe.
+    ``chunk``: examples at a time; None, all at once. Five passes a probe.
     """
-    sigma, h = covariance(losses, params, data), hessian(losses, params, data)
+    sigma, h = (f(losses, params, data, chunk) for f in (covariance, hessian))
     traces, crosses, squares, bent = np.asarray(_draws(sigma, h, key, probes), np.float64)
     trace, cross = Estimate.of(traces), Estimate.of(crosses)
     lengths = math.sqrt(squares.mean() * bent.mean())
@@ -61,6 +64,7 @@ def batch_sharpness(
     gradient counts as 0. One gradient (two with ``rho``) and one product of a batch each. Raises
     ``ValueError`` where there are fewer examples than a batch holds.
     """
+    check("losses", losses, params, data)
     n = count(data)
     if not 1 <= batch_size <= n:
         raise ValueError(f"batch_size={batch_size}: must be between 1 and {n}, the examples")

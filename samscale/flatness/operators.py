@@ -10,12 +10,15 @@ device has for matrix products, in the dtype of the parameters.
 
 import dataclasses
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
+
+from samscale.flatness.examples import check, check_batch, count, pure, summed
 
 
 @jax.tree_util.register_dataclass
@@ -24,7 +27,8 @@ class Operator:
     """A symmetric linear map ``v -> A v`` of vectors (size,). Sums, multiples and powers of them.
 
     ``A + B``, ``A - B``, ``2.0 * A`` and ``A**3`` are operators too; each product of theirs costs
-    those of their parts.
+    those of their parts. Raises ``ValueError`` for operators of different sizes, powers that are no
+    whole number from 0 on, and factors that are no number (``scaled`` takes vectors).
     """
 
     apply: Partial  # v -> A v; its arguments are arrays, and leaves of this pytree
@@ -36,15 +40,27 @@ class Operator:
             return self.apply(v)
 
     def __add__(self, other: "Operator") -> "Operator":
+        if not isinstance(other, Operator):
+            return NotImplemented
+        if other.size != self.size:
+            raise ValueError(f"A + B: must be of one size, not {self.size} and {other.size}")
         return dataclasses.replace(self, apply=Partial(_sum, self, other))
 
     def __sub__(self, other: "Operator") -> "Operator":
         return self + (-1.0) * other
 
     def __rmul__(self, factor) -> "Operator":
+        if isinstance(factor, Operator):
+            return NotImplemented
+        if jnp.shape(factor):
+            raise ValueError(f"c * A: c must be a number, not of shape {jnp.shape(factor)}")
         return dataclasses.replace(self, apply=Partial(_times, factor, self))
 
+    __mul__ = __rmul__
+
     def __pow__(self, k: int) -> "Operator":
+        if not isinstance(k, Integral) or k < 0:
+            raise ValueError(f"A**{k}: the power must be a whole number, 0 or more")
         return dataclasses.replace(self, apply=Partial(_power, k, self))
 
 
@@ -73,7 +89,9 @@ def hessian(losses, params, data, batch_size: int | None = None) -> Operator:
 
     ``batch_size``: how many examples at a time; None, all at once, which lets the passes at ``w``
     be computed once for all products. Sums are exact: no example is left out or counted twice.
+    Raises ``ValueError`` unless losses are (n,), and for a batch size below 1, as all operators do.
     """
+    check("losses", losses, params, data)
     return _mean(_hessian_product, (pure(losses), params), params, data, batch_size)
 
 
@@ -86,6 +104,8 @@ def gauss_newton(outputs, criterion, params, data, batch_size: int | None = None
     A product costs about a forward and a backward pass. Source: Schraudolph, 2002,
     doi:10.1162/08997660260028683.
     """
+    z = check("outputs", outputs, params, data, ndim=2)
+    check("criterion", criterion, z, data)
     at = (pure(outputs), pure(criterion), params)
     return _mean(_gauss_newton_product, at, params, data, batch_size)
 
@@ -96,6 +116,7 @@ def fisher(losses, params, data, batch_size: int | None = None) -> Operator:
     The second moment of the gradients of single examples: no approximation of the Hessian away from
     interpolation (Kunstner et al., 2019, arXiv:1905.12558). A product costs two passes.
     """
+    check("losses", losses, params, data)
     return _mean(_fisher_product, (pure(losses), params), params, data, batch_size)
 
 
@@ -106,10 +127,13 @@ def moments(losses, params, data, coefficients, group: int = 1, chunk: int = 0) 
     Groups are consecutive examples; ``chunk`` groups are taken at a time, each with a vector of
     R^P of its own (0: as many as 64 MiB of float32 hold). A product costs K products with the
     Hessian and the memory traffic of K - 1 vectors for each group. Raises ``ValueError`` where
-    ``group`` does not divide the number of examples. Source: the moments of Wu, Ma and E, 2018
-    (NeurIPS).
+    ``group`` does not divide the number of examples, or K is 0. Source: the moments of Wu, Ma and
+    E, 2018 (NeurIPS).
     """
+    check("losses", losses, params, data)
     n = count(data)
+    if len(coefficients) < 2:
+        raise ValueError(f"coefficients={coefficients}: must be (c_0, c_1, ...), of powers to 1 on")
     if group < 1 or n % group:
         raise ValueError(f"group={group}: must divide the {n} examples")
     data = jax.tree.map(lambda a: a.reshape(n // group, group, *a.shape[1:]), data)
@@ -119,41 +143,22 @@ def moments(losses, params, data, coefficients, group: int = 1, chunk: int = 0) 
 
 
 def of_layers(params) -> dict[str, Any]:
-    """Masks (size,) of the leaves of ``params`` by name, to restrict an operator to a layer."""
+    """Masks (size,) of the layers of ``params`` by name, to restrict an operator to a layer.
+
+    A layer is what one module holds, as kernel and bias: all leaves of a path but for its last
+    part, which is the layer's name; a leaf that no module holds is a layer of its own.
+    """
+    layer = lambda path: path[:-1] or path
+    name = lambda path: "/".join(str(getattr(part, "key", part)) for part in layer(path))
     masks = {}
     for path, _ in jax.tree_util.tree_leaves_with_path(params):
-        own = lambda other, w, path=path: jnp.full(w.shape, float(other == path), w.dtype)
-        name = "/".join(str(getattr(part, "key", part)) for part in path)
-        masks[name] = ravel_pytree(jax.tree_util.tree_map_with_path(own, params))[0]
+        if name(path) not in masks:
+            own = lambda other, w, path=path: jnp.full(
+                w.shape, float(layer(other) == layer(path)), w.dtype
+            )
+            mask = jax.tree_util.tree_map_with_path(own, params)
+            masks[name(path)] = ravel_pytree(mask)[0]
     return masks
-
-
-def count(data) -> int:
-    """The number of examples. Raises ``ValueError`` where arrays disagree, or there are none."""
-    lengths = {len(a) for a in jax.tree.leaves(data)}
-    if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(f"data: arrays must have one length, and examples, not {sorted(lengths)}")
-    return lengths.pop()
-
-
-def summed(f, data, batch_size: int | None):
-    """The sum of ``f(batch)`` over all of ``data``, ``batch_size`` examples at a time.
-
-    The last batch holds what remains, so nothing is padded.
-    """
-    n = count(data)
-    if batch_size is None or batch_size >= n:
-        return f(data)
-    take = lambda i: jax.tree.map(
-        lambda a: jax.lax.dynamic_slice_in_dim(a, i * batch_size, batch_size), data
-    )
-    add = lambda i, total: jax.tree.map(jnp.add, total, f(take(i)))
-    like = jax.eval_shape(f, take(0))
-    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    total = jax.lax.fori_loop(0, n // batch_size, add, total)
-    if rest := n % batch_size:
-        total = jax.tree.map(jnp.add, total, f(jax.tree.map(lambda a: a[-rest:], data)))
-    return total
 
 
 def _sum(a, b, v):
@@ -172,15 +177,10 @@ def _power(k, a, v):
     return jax.lax.fori_loop(0, k, lambda _, v: a(v), v)
 
 
-def pure(f) -> Partial:
-    """A function as a pytree, so that arrays it holds (``Partial(f, stats)``) are arguments too."""
-    return f if isinstance(f, Partial) else Partial(f)
-
-
 def _mean(product: Callable, at, params, data, batch_size) -> Operator:
     """``product(at, batch, v)``: a sum over a batch, for v in the space of ``params``."""
+    check_batch(batch_size)
     flat = jax.eval_shape(_flat, params)
-    count(data)
     return Operator(Partial(_Mean(product, batch_size), at, data), flat.size, flat.dtype)
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
-from samscale.flatness.operators import Operator, count, pure
+from samscale.flatness.examples import check, count, pure
+from samscale.flatness.operators import Operator, gauss_newton
 
 
 class Blocks(NamedTuple):
@@ -32,10 +33,13 @@ class Blocks(NamedTuple):
 def blocks(outputs, criterion, params, data, chunk: int = 0) -> Blocks:
     """``chunk`` examples at a time, C vectors of R^P for each (0: 64 MiB of float32 in all).
 
-    ``outputs(params, batch)``: (n, C); ``criterion(outputs, batch)``: (n,).
+    ``outputs(params, batch)``: (n, C); ``criterion(outputs, batch)``: (n,). Raises ``ValueError``
+    for other shapes.
     """
     size = sum(w.size for w in jax.tree.leaves(params))
-    classes = jax.eval_shape(pure(outputs), params, data).shape[-1]
+    z = check("outputs", outputs, params, data, ndim=2)
+    check("criterion", criterion, z, data)
+    classes = z.shape[-1]
     chunk = chunk or max(1, 2**24 // (classes * size))
     with jax.default_matmul_precision("highest"):
         return _blocks(pure(outputs), pure(criterion), params, data, chunk)
@@ -52,6 +56,23 @@ def moments(outputs, criterion, params, data, blocks: Blocks, coefficients) -> O
     return Operator(apply, flat.size, flat.dtype)
 
 
+def batch_moments(outputs, criterion, params, data, coefficients, group: int) -> Operator:
+    r"""$\frac1m \sum_B \sum_k c_k G_B^k$, of Gauss-Newton matrices of groups of ``group`` examples.
+
+    Groups are consecutive examples, one after the other; a last one that is not full is left out.
+    Powers of a group do not happen in C dimensions: a product costs K of the whole matrix. Raises
+    ``ValueError`` for a group that is larger than the data, or empty.
+    """
+    n = count(data)
+    if not 1 <= group <= n:
+        raise ValueError(f"group={group}: must be between 1 and {n}")
+    cut = lambda a: a[: n - n % group].reshape(n // group, group, *a.shape[1:])
+    flat = jax.eval_shape(lambda p: ravel_pytree(p)[0], params)
+    coefficients = np.asarray(coefficients, flat.dtype)
+    at = pure(outputs), pure(criterion), params, jax.tree.map(cut, data)
+    return Operator(Partial(_of_groups, *at, coefficients), flat.size, flat.dtype)
+
+
 def eigenvalues(outputs, criterion, params, data, chunk: int = 64):
     r"""The largest min(nC, P) eigenvalues of the Gauss-Newton matrix, exactly: all that are not 0.
 
@@ -60,7 +81,8 @@ def eigenvalues(outputs, criterion, params, data, chunk: int = 64):
     S positive semi-definite, as for cross entropy and squared loss; raises ``ValueError`` for more
     than 8192 outputs.
     """
-    z = jax.eval_shape(outputs, params, data)
+    z = check("outputs", outputs, params, data, ndim=2)
+    check("criterion", criterion, z, data)
     if z.size > 8192:
         raise ValueError(f"data: must be at most 8192 outputs in all, not {z.size}; take fewer")
     with jax.default_matmul_precision("highest"):
@@ -95,6 +117,17 @@ def _through(outputs, params, data, blocks, coefficients, v):
     bent = jnp.einsum("ncd,nd->nc", _polynomial(blocks, coefficients), along)
     (product,) = jax.vjp(lambda params: outputs(params, data), params)[1](bent)
     return coefficients[0] * v + ravel_pytree(product)[0] / count(data)
+
+
+def _of_groups(outputs, criterion, params, groups, coefficients, v):
+    """By Horner's rule."""
+
+    def add(total, group):
+        g = gauss_newton(outputs, criterion, params, group)
+        start, rest = coefficients[-1] * v, coefficients[-2::-1]
+        return total + jax.lax.scan(lambda u, c: (g(u) + c * v, None), start, rest)[0], None
+
+    return jax.lax.scan(add, jnp.zeros_like(v), groups)[0] / count(groups)
 
 
 def _polynomial(blocks, coefficients):

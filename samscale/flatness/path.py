@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from samscale.flatness.operators import count, pure, summed
+from samscale.flatness.examples import check, count, pure, summed
 
 
 class Constants(NamedTuple):
@@ -30,10 +30,11 @@ def along(
     r"""$\hat\beta$ and $\hat\alpha$ between two points of a path, at ``parts`` = $1/\delta$ places.
 
     ``least``: $f^*$, zero where the network can interpolate. Costs ``parts`` + 1 gradients of the
-    data set. Raises ``ValueError`` for fewer than one part.
+    data set. Raises ``ValueError`` for fewer than one part, or losses that are not (n,).
     """
     if parts < 1:
         raise ValueError(f"parts={parts}: must be at least 1")
+    check("losses", losses, end, data)
     found = _along(pure(losses), start, end, data, least, parts, batch_size)
     return Constants(*map(float, found))
 

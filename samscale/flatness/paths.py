@@ -66,6 +66,15 @@ def permuted(params, orders: Sequence):
     return layers
 
 
+def is_mlp(params) -> bool:
+    """Whether ``permuted`` and ``aligned`` take them: ``Dense_0 ... Dense_k``."""
+    try:
+        _widths("params", params)
+    except ValueError:
+        return False
+    return True
+
+
 def aligned(a, b):
     r"""``b`` with its hidden units permuted to match those of ``a``: the same function.
 

@@ -62,6 +62,11 @@ def best_rate(beta, lam, alpha, rho: float, batch_size: int = 1) -> float:
     return (1 - (k + 0.5) * beta * rho) / (2 * lam * k * (beta * rho + 1) ** 2)
 
 
+def largest_radius(beta, alpha) -> float:
+    r"""$1 / ((\beta/\alpha + \frac12)\beta)$, beyond which the theorem promises nothing."""
+    return 1 / ((beta / alpha + 0.5) * beta)
+
+
 def constants(hessian: Operator, example_norms) -> tuple[float, float, float]:
     r"""$\beta, \lambda, \alpha$ of a least-squares problem that can be interpolated.
 
@@ -83,6 +88,6 @@ def _kappa(beta, alpha, batch_size):
 
 
 def _check(beta, alpha, rho):
-    limit = 1 / ((beta / alpha + 0.5) * beta)
+    limit = largest_radius(beta, alpha)
     if not 0 <= rho <= limit:
         raise ValueError(f"rho={rho}: must be between 0 and {limit:.6g}, for the theorem to hold")

@@ -8,20 +8,26 @@ $$\lambda_{\max}(E[(I - \eta K_B)^2]) \le 1,$$
 condition (5) of theorem 6.3 of Shin et al., 2025 (arXiv:2311.17539), written compactly. It is
 sufficient, not necessary. $0 \le \eta \lambda(E[K_B]) \le 2$ for all eigenvalues is necessary: else
 the mean grows.
-Moments are $M_k = E[H_i^k]$, over single examples.
+Moments are $M_k = E[H_i^k]$, over single examples. ``dynamics`` has the exact growth of the mean
+square, and simulates it.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from samscale.flatness import krylov
-from samscale.flatness.operators import Operator, count, hessian, moments, pure
+from samscale.flatness.examples import count
+from samscale.flatness.operators import Operator, hessian, moments
 
-ROUNDING = 1e-5  # of E[K^2], below which a growth is none: most directions neither grow nor shrink
+ROUNDING = 1e-5  # of E[K], below which a growth is none: most directions neither grow nor shrink
+WORDS = {
+    True: "linearly stable",
+    False: "unstable: the mean grows",
+    None: "undecided: the mean square may grow",
+}
 
 
 class NonUniformity(NamedTuple):
@@ -29,7 +35,7 @@ class NonUniformity(NamedTuple):
 
     value: float  # s_k = largest^(1/k), in the unit of an eigenvalue
     largest: float
-    smallest: float | None  # for odd k, where the matrix need not be positive
+    smallest: float | None  # where asked for, with odd k: the matrix need not be positive
     residual: float
     products: int
 
@@ -40,7 +46,10 @@ class Verdict(NamedTuple):
     stable: bool | None  # None: neither condition decides
     excess: float  # lambda_max of the mean square of the step's map, less 1
     mean_rate: float  # eta lambda_max(E[K]): the mean grows beyond 2
-    words: str
+
+    @property
+    def words(self) -> str:
+        return WORDS[self.stable]
 
 
 def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk: int = 0):
@@ -48,20 +57,24 @@ def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk:
 
     k = 2 is that of Wu, Ma and E, 2018; k = 3, 4 of Shin et al., 2025. Zero where all examples bend
     the loss alike. For odd k the matrix may be indefinite, so its smallest eigenvalue is given too.
-    A Lanczos step costs k products of Hessians of all examples, one direction each. Raises
-    ``ValueError`` for k < 2.
+    A Lanczos step costs k products of Hessians of all examples, one direction each. What float32
+    cancels is told by ``uncertainty``. Raises ``ValueError`` for k < 2.
     """
     if k < 2:
         raise ValueError(f"k={k}: must be at least 2")
     unit = (0,) * k + (1,)
     op = moments(losses, params, data, unit, chunk=chunk) - hessian(losses, params, data) ** k
-    return spread(op, key, k, tolerance)
+    return spread(op, key, k, tolerance, both=bool(k % 2))
 
 
-def spread(op: Operator, key, k: int, tolerance=1e-2) -> NonUniformity:
-    """The same of an operator that is already $M_k - H^k$."""
+def spread(op: Operator, key, k: int, tolerance=1e-2, both: bool = False) -> NonUniformity:
+    """The same of an operator that is already $M_k - H^k$.
+
+    ``both``: also the smallest eigenvalue. Where that is about 0, as it mostly is, finding so takes
+    some four times the products of the largest.
+    """
     top = krylov.eigenpairs(op, key, tolerance=tolerance, max_products=200)
-    low = krylov.eigenpairs(op, key, 1, "smallest", tolerance, max_products=200) if k % 2 else None
+    low = krylov.eigenpairs(op, key, 1, "smallest", tolerance, max_products=200) if both else None
     largest = float(top.values[0])
     return NonUniformity(
         max(largest, 0.0) ** (1 / k),
@@ -72,60 +85,103 @@ def spread(op: Operator, key, k: int, tolerance=1e-2) -> NonUniformity:
     )
 
 
-def growth(losses, params, data, learning_rate, rho=0.0, batch_size: int = 1, key=None, chunk=0):
-    r"""The operator $E[(I - \eta K_B)^2] - I$; negative semi-definite: linearly stable.
+def uncertainty(found: NonUniformity, k: int, a: float, dtype) -> float:
+    r"""How far $s_k$ may be off, given a = lambda_max(H): by its residual, and by cancellation.
 
-    $= -2\eta E[K] + \eta^2 E[K^2]$. Exact for single examples, and for SGD with any batch size
-    drawn without replacement, where $E[H_B^2] = H^2 + \frac{n - B}{B(n - 1)}(M_2 - H^2)$. For SAM
-    with batches the mean is over n / B batches, shuffled by ``key``. Raises ``ValueError`` for a
-    batch size that does not divide n, or a shuffle without a key.
+    $M_k$ and $H^k$ are as large as $a^k$, so their difference is known to $4 \epsilon a^k$, which
+    is all there is where examples are alike: an $s_k$ below $(4 \epsilon a^k)^{1/k}$ may be 0.
     """
-    eta = learning_rate
-    mean, square = map_moments(losses, params, data, rho, batch_size, key, chunk)
-    return (-2.0 * eta) * mean + eta**2 * square
+    off = max(found.residual, 4 * float(np.finfo(np.dtype(dtype)).eps) * a**k)
+    low, high = (max(found.largest + side * off, 0.0) ** (1 / k) for side in (-1, 1))
+    return max(found.value - low, high - found.value) if low else high
+
+
+def growth(mean: Operator, square: Operator, learning_rate: float) -> Operator:
+    r"""$E[(I - \eta K_B)^2] - I = -2\eta E[K] + \eta^2 E[K^2]$; negative: linearly stable.
+
+    ``mean``, ``square``: of ``map_moments`` or ``step_moments``, here and below.
+    """
+    return (-2.0 * learning_rate) * mean + learning_rate**2 * square
 
 
 def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=0):
-    """The operators $E[K_B]$ and $E[K_B^2]$."""
+    r"""The operators $E[K_B]$ and $E[K_B^2]$, by the exact Hessians of examples.
+
+    Exact for single examples, and for SGD with any batch size drawn without replacement, where
+    $E[H_B^2] = H^2 + \frac{n - B}{B(n - 1)}(M_2 - H^2)$. For SAM with batches the mean is over
+    n / B batches, shuffled by ``key``. Raises ``ValueError`` for a batch size that does not divide
+    n, or a shuffle without a key.
+    """
     n = count(data)
-    plain = isinstance(rho, float | int) and rho == 0
+    plain = _plain(rho)
     if not 1 <= batch_size <= n or (n % batch_size and not plain):
         law = f"be between 1 and {n}" if plain else f"divide the {n} examples, for SAM"
         raise ValueError(f"batch_size={batch_size}: must {law}")
-    each = lambda data, group, *c: moments(losses, params, data, c, group, chunk)
-    if plain:
-        h, share = hessian(losses, params, data), (n - batch_size) / (batch_size * max(n - 1, 1))
-        if share == 0:
-            return h, h**2
-        return h, (1 - share) * h**2 + share * each(data, 1, 0, 0, 1)
-    if batch_size > 1:
+    if batch_size > 1 and not plain:
         if key is None:
             raise ValueError("key=None: must be a random key where batches of SAM are drawn")
         order = jax.random.permutation(key, n)
         data = jax.tree.map(lambda a: a[order], data)
-    return each(data, batch_size, 0, 1, rho), each(data, batch_size, 0, 0, 1, 2 * rho, rho**2)
+
+    def moment(c, group=1):
+        if c == (0, 1):
+            return hessian(losses, params, data)
+        return moments(losses, params, data, c, group, chunk)
+
+    return step_moments(moment, n, rho, batch_size)
 
 
-def verdict(losses, params, data, key, learning_rate, rho=0.0, batch_size=1, chunk=0) -> Verdict:
+def step_moments(moment, n: int, rho=0.0, batch_size: int = 1):
+    r"""The same of n examples from ``moment(c, group=1)``, the operator $E[\sum_k c_k H_B^k]$.
+
+    Over batches B of ``group`` of them; Gauss-Newton matrices serve as well as Hessians.
+    """
+    if batch_size == 1 or not _plain(rho):
+        c = (0, 0, 1, 2 * rho, rho**2)
+        return moment((0, 1, rho), batch_size), moment(c, batch_size)
+    h, share = moment((0, 1)), (n - batch_size) / (batch_size * (n - 1))
+    return h, (1 - share) * h**2 + share * moment((0, 0, 1)) if share else h**2
+
+
+def step_growth(moment, n: int, learning_rate, rho=0.0, batch_size: int = 1):
+    """E[K] and the growth, from moments too: of SAM's batches in two thirds of the products."""
+    if _plain(rho):
+        mean, square = step_moments(moment, n, rho, batch_size)
+        return mean, growth(mean, square, learning_rate)
+    eta, s = learning_rate, learning_rate**2
+    c = (0, -2 * eta, s - 2 * eta * rho, 2 * s * rho, s * rho**2)
+    return moment((0, 1, rho), batch_size), moment(c, batch_size)
+
+
+def _plain(rho):
+    return isinstance(rho, float | int) and rho == 0
+
+
+def verdict(mean: Operator, square: Operator, key, learning_rate, tolerance=1e-2) -> Verdict:
     """Stable by the sufficient condition, unstable in the mean, or undecided between the two.
 
-    About 20 products with the fourth moment. Negative curvature of single examples counts as what
-    it is: away from interpolation the verdict is on the quadratic model, not on training.
+    Costs some 30 products with each; an undecided one looks for negative curvature of the mean,
+    too, which counts as what it is: away from interpolation a verdict on exact Hessians is on the
+    quadratic model, not on training, and one on Gauss-Newton matrices on what interpolation leaves.
     """
-    first, second = jax.random.split(key)
-    mean, square = map_moments(losses, params, data, rho, batch_size, second, chunk)
+    return judged(mean, growth(mean, square, learning_rate), key, learning_rate, tolerance)
+
+
+def judged(mean: Operator, growing: Operator, key, learning_rate, tolerance=1e-2) -> Verdict:
+    """The same from the ``growth``, for which ``step_growth`` has a cheaper operator."""
     eta = learning_rate
-    look = lambda op: krylov.eigenpairs(op, first, tolerance=1e-2, max_products=100)
-    excess = float(look((-2.0 * eta) * mean + eta**2 * square).values[0])
-    slack = ROUNDING * eta**2 * float(look(square).values[0])
-    mean_rate = eta * float(look(mean).values[0])
-    name = f"eta = {eta:g}, rho = {rho:g}, batches of {batch_size}"
-    low = eta * float(krylov.eigenpairs(mean, first, 1, "smallest", 1e-2, 64, 100).values[0])
-    if mean_rate > 2 or low < -ROUNDING * mean_rate:
-        return Verdict(False, excess, mean_rate, f"unstable at {name}: the mean grows")
+
+    def look(op, which="largest", floor=0.0):
+        found = krylov.eigenpairs(op, key, 1, which, tolerance, max_products=100, floor=floor)
+        return float(found.values[0])
+
+    mean_rate = eta * look(mean)
+    slack = ROUNDING * abs(mean_rate)  # where it is stable, eta^2 E[K^2] is at most 2 eta E[K]
+    excess = look(growing, floor=10 * slack)
     if excess <= slack:
-        return Verdict(True, excess, mean_rate, f"linearly stable at {name}")
-    return Verdict(None, excess, mean_rate, f"undecided at {name}: the mean square may grow")
+        return Verdict(True, excess, mean_rate)
+    grows = mean_rate > 2 or eta * look(mean, "smallest") < -slack
+    return Verdict(False if grows else None, excess, mean_rate)
 
 
 def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, rounds: int = 20):
@@ -134,7 +190,7 @@ def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, r
     $= 2 \min_v \frac{v^\top E[K] v}{v^\top E[K^2] v}$, by Dinkelbach's iteration: each round takes
     the growing direction at the present rate, and the rate at which it would stand still; from
     above, quadratically. 0 where a direction of negative mean curvature grows at any rate,
-    infinity where nothing bends. ``mean`` and ``square``: of ``map_moments``.
+    infinity where nothing bends.
     """
     v = krylov.eigenpairs(square, key, tolerance=tolerance, max_products=200).vectors[0]
     rate = math.inf
@@ -145,7 +201,7 @@ def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, r
         before, rate = rate, max(2 * up / down, 0.0)
         if rate == 0 or before - rate <= tolerance * rate:
             return min(before, rate)
-        op = (-2.0 * rate) * mean + rate**2 * square
+        op = growth(mean, square, rate)
         floor = 0.1 * tolerance * rate**2 * down  # of the rate's accuracy, for the eigenvalue is 0
         v = krylov.eigenpairs(op, key, max_products=200, floor=floor).vectors[0]
     return rate
@@ -180,41 +236,3 @@ def bounds(learning_rate: float, rho: float = 0.0) -> dict[str, float]:
         "s4": (eta * rho) ** (-1 / 2) if both else math.inf,
         "s2_any": (eta * rho / 2) ** (-1 / 2) if rho else math.inf,
     }
-
-
-def simulated(losses, params, data, key, learning_rate, rho=0.0, steps=1000, walks=256):
-    r"""The growth of $\log_{10} E\|x\|^2$ a step, in the linearized dynamics of batches of one.
-
-    ``walks`` times $x \leftarrow x - \eta (H_i + \rho H_i^2) x$, from random unit vectors. After
-    each step walks are drawn anew in proportion to $\|x\|^2$ and scaled to length one, so that the
-    few that make the mean square grow are not lost. An estimate, biased low where rare examples
-    matter: steps times walks must see each often. 0 where some direction never moves, -infinity
-    where a step ends every walk. Costs a product with an example's Hessian (two for SAM) a step
-    and walk: for small problems.
-    """
-    walk = _walk(pure(losses), params, data, key, learning_rate, rho, steps, walks)
-    return float(walk) / steps
-
-
-@functools.partial(jax.jit, static_argnames=("steps", "walks"))
-def _walk(losses, params, data, key, learning_rate, rho, steps, walks):
-    def product(i, x):
-        batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, i, 1), data)
-        return hessian(losses, params, batch)(x)
-
-    def step(carry, key):
-        x, total = carry
-        which, drawn = jax.random.split(key)
-        i = jax.random.randint(which, (walks,), 0, count(data))
-        bent = jax.vmap(product)(i, x)
-        x = x - learning_rate * (bent + rho * jax.vmap(product)(i, bent))
-        squares = (x**2).sum(1)
-        kept = jax.random.categorical(drawn, jnp.log(squares), shape=(walks,))
-        x = x[kept] / jnp.sqrt(jnp.where(squares > 0, squares, 1)[kept])[:, None]
-        return (x, total + jnp.log10(squares.mean())), None
-
-    first, rest = jax.random.split(key)
-    size = hessian(losses, params, data).size
-    x = jax.random.normal(first, (walks, size))
-    x = x / jnp.linalg.norm(x, axis=1, keepdims=True)
-    return jax.lax.scan(step, (x, jnp.zeros(())), jax.random.split(rest, steps))[0][1]

@@ -3,13 +3,15 @@
 ``Study(..., pictures=("samscale.study.convergence:falling",))``.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from samscale.flatness import rates
+from samscale.flatness import operators, output_space, rates
 from samscale.study.pictures import Picture
-from samscale.training import record
+from samscale.training import measured, record
 
 START = 0.25  # of a run's epochs that are left out of the fit
 WIDTH, HEIGHT = 280, 200
@@ -77,6 +79,58 @@ def falling(runs, workdir) -> Picture | None:
     )
     chart = alt.vconcat(lines, rate).resolve_scale(color="shared")
     return Picture("How fast does the training loss fall?", note, chart)
+
+
+def promised(folder) -> tuple[float, float]:
+    r"""The factor an epoch that theorem H.3 promises a run at its end, and the largest radius.
+
+    ``rates.bound`` to the power of an epoch's steps, of the Gauss-Newton matrices of all training
+    examples where the run ended: the Hessians of a problem that it interpolates, as it must; else
+    nothing is promised. NaN beyond that radius, for a rate too large, and for all but plain SGD and
+    unnormalized SAM. Dense: for some hundred parameters. Raises as ``measured.load`` does.
+    """
+    config, task, state = measured.load(folder)
+    point = measured.point(config, task, state, examples=0)
+    at = point.outputs, point.criterion, point.params, point.data
+    each = output_space.blocks(*at)
+    norms = np.abs(np.linalg.eigvals(np.asarray(each.gram @ each.bend, np.float64))).max(1)
+    beta, lam, alpha = rates.constants(operators.gauss_newton(*at), norms)
+    limit = rates.largest_radius(beta, alpha)
+    plain = config.optimizer in ("sgd", "usam") and not (config.momentum or config.weight_decay)
+    if not plain or point.train_rho > limit:
+        return math.nan, limit
+    eta, size = config.learning_rate, config.batch_size
+    step = rates.bound(beta, lam, alpha, point.train_rho, eta, size)
+    return step ** (len(norms) // size) if step < 1 else math.nan, limit
+
+
+def kept(runs, workdir) -> Picture | None:
+    """The factors of runs that interpolate, beside those that theorem H.3 promises at most."""
+    import altair as alt
+
+    rows = []
+    for run in runs.itertuples():
+        found = fitted(runs[runs["run_id"] == run.run_id], workdir)
+        if len(found):
+            factor, limit = promised(workdir / run.run_id)
+            about = {"method": run.method, "seed": run.seed, "measured": found["factor"].item()}
+            rows.append({**about, "promised": factor, "limit": limit})
+    if not rows:
+        return None
+    table = pd.DataFrame(rows)
+    x = alt.X("method:N", title=None)
+    base = alt.Chart(table).encode(x, tooltip=[*table.columns])
+    y = alt.Y("measured:Q", title="factor an epoch").scale(zero=False)
+    dots = base.mark_point(filled=True).encode(y)
+    ticks = base.mark_tick(color="#D55E00", thickness=2).encode(alt.Y("promised:Q"))
+    ticks = ticks.transform_filter("isValid(datum.promised)")
+    note = (
+        "Dots: what the training loss is multiplied by in an epoch, measured. Ticks: what theorem "
+        "H.3 promises at most, of beta, lambda and alpha where each run ended. It promises nothing "
+        f"to radii above {table['limit'].max():.2g}."
+    )
+    chart = alt.layer(dots, ticks).properties(width=WIDTH, height=HEIGHT)
+    return Picture("Is the promised rate kept?", note, chart)
 
 
 def _losses(folder):

@@ -1,6 +1,5 @@
 """Pictures of the loss around runs, and between them: tables first, then Altair charts of them."""
 
-import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
@@ -93,24 +92,27 @@ def between(first: Walk, second: Walk, points: int = 25, curve_steps: int = 0, k
     """The loss on ways between two ends (way, t, loss), and the barrier of the straight ones.
 
     Straight; for MLPs also with hidden units permuted to match; with ``curve_steps`` also along a
-    quadratic Bezier curve trained for that many.
+    quadratic Bezier curve trained for that many. Units take their pruned weights, which are 0, with
+    them: on that way no weight is masked. Raises ``ValueError`` where networks differ, or are
+    pruned otherwise, or an MLP's numbers are not finite.
     """
     (losses, data), at = (first.point.losses, first.point.data), np.linspace(0, 1, points)
     a, b = first.params[-1], second.params[-1]
     landscape.alike(f"{second.name}: ", b, a)
     _check_masks([first, second])
-    ends = {"straight": b}
-    with contextlib.suppress(ValueError):  # it is no MLP
+    ways = {"straight": (losses, b)}
+    if paths.is_mlp(a):
         matched = paths.aligned(a, b)
         if not all(
             np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (b, matched)), strict=True)
         ):
-            ends["straight, units matched"] = matched
+            ways["straight, units matched"] = (measured.unmasked(losses), matched)
     rows, barriers = [], {}
-    for way, end in ends.items():
+    for way, (losses, end) in ways.items():
         rows.append((way, paths.interpolation(losses, a, end, data, at)))
         barriers[way] = float(paths.barrier(losses, a, end, data, at))
     if curve_steps:
+        losses = first.point.losses
         middle = paths.bezier(losses, a, b, data, key, curve_steps)
         along = paths.along_bezier(losses, a, middle, b, data, at)
         rows.append(("Bezier curve", along))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from samscale.flatness.meanings import ASIDE
 from samscale.study.grid import METHOD, NUISANCE, REPEATED, Study
 from samscale.study.grid import cells as grid_cells
 from samscale.training import folder, record
@@ -120,7 +121,7 @@ def _flatness(path, found):
     if own:
         config = json.loads((pathlib.Path(path) / "config.json").read_bytes())
         ways.append(_way(n or config[prefix + "examples"], config[prefix + "rho"]))
-    numbers = {k: v for k, v in (later | own).items() if not k.endswith(("_se", "_residual"))}
+    numbers = {k: v for k, v in (later | own).items() if not k.endswith(ASIDE)}
     return {**numbers, "measured": "; ".join(dict.fromkeys(ways))} if numbers else {}
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from samscale import keys, pruning, tasks
-from samscale.config import Config, choose, from_mapping
+from samscale.config import PLAIN, Config, choose, from_mapping
 from samscale.flatness.measures import MEASURES, Point, measured
 from samscale.tasks import Task
 from samscale.training import checkpoint, program, snapshots
@@ -112,7 +112,30 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         start,
         rho=config.flatness_rho,
         batch_size=min(config.batch_size, len(next(iter(data.values())))),
+        learning_rate=config.learning_rate,
+        train_rho=0.0 if config.optimizer in PLAIN else config.settled().rho,
+        aside=tuple(_aside(config)),
     )
+
+
+def _aside(config):
+    """What linear stability knows nothing of, in words."""
+    if config.optimizer not in (*PLAIN, "usam"):
+        yield f"{config.optimizer} is not SAM unnormalized"
+    if config.optimizer in ("adam", "adamw") or config.base_optimizer != "sgd":
+        yield "adaptive steps"
+    elif config.momentum:
+        yield f"momentum {config.momentum:g}"
+    if config.weight_decay:
+        yield f"weight decay {config.weight_decay:g}"
+    if config.lr_scheduler != "constant" or config.warmup_steps:
+        yield "the rate's schedule"
+
+
+def unmasked(losses: Partial) -> Partial:
+    """The losses of a ``point`` of parameters whose pruned weights are 0, wherever they are."""
+    stats, mask, *more = losses.args
+    return Partial(losses.func, stats, jax.tree.map(jnp.ones_like, mask), *more)
 
 
 @dataclasses.dataclass(frozen=True)  # equal for one task, so that its states share programs

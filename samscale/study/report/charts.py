@@ -46,11 +46,12 @@ def heatmap(study):
         word for word in dict.fromkeys(_words(study.cells[told])) if word in {*frame["facet"]}
     ]
     x = alt.X("size:N", sort=sizes, title="Size (small to large)").axis(
-        labelAngle=-35 if sum(map(len, sizes)) > 40 else 0, labelOverlap="greedy"
+        labelAngle=-35 if sum(map(len, sizes)) > 40 else 0,
+        labelOverlap="greedy" if len(sizes) > 12 else False,
     )
     y = alt.Y("radius:O", sort="descending", title=frames.axis(study.design))
     legend = alt.Legend(orient="top", gradientLength=140, gradientThickness=8, titleLimit=300)
-    title = f"{unit.short} below the best of the size"
+    title = f"{unit.short} behind the best of the size"
     colour = alt.Color("below:Q", title=title, legend=legend)
     colour = colour.scale(scheme="viridis", reverse=True)
     tooltip = [
@@ -80,11 +81,11 @@ def training(study, curves):
     import altair as alt
 
     frame = history.history(study, curves)
-    names = [name for name in history.METRICS if name in frame.columns]
-    if not names or frame.empty:
+    titles = history.titles(frame.columns)
+    if not titles or frame.empty:
         return None
     cells, methods = (list(dict.fromkeys(frame[name])) for name in ("cell", "series"))
-    labels = [history.METRICS[name] for name in names]
+    labels = list(titles.values())
     tooltip = ["series:N", "epoch:Q", alt.Tooltip("value:Q", format=".4~g"), "n:Q"]
     line = (
         marks.rows()
@@ -96,12 +97,18 @@ def training(study, curves):
             tooltip=tooltip,
         )
     )
-    frame = frame.rename(columns=history.METRICS)
+    frame = frame.rename(columns=titles)
     spec = marks.spec([line], frame, "Training curves", facets=labels, shared=False, height=170)
     shown = (
         "datum.cell === chosen_size && (chosen_method === 'all' || datum.series === chosen_method)"
     )
-    spec["transform"] = [{"filter": shown}, {"fold": labels, "as": ["facet", "value"]}]
+    spec["transform"] = [
+        {"filter": shown},
+        {"fold": labels, "as": ["facet", "value"]},
+        {"filter": "isValid(datum.value)"},  # flatness is not measured at every epoch
+    ]
+    rows = spec["datasets"]["rows"]
+    spec["datasets"]["rows"] = [{k: v for k, v in r.items() if v is not None} for r in rows]
     spec["params"] = [
         _menu("chosen_size", cells, cells[-1], "Size"),
         _menu("chosen_method", ["all", *methods], "all", "Method"),

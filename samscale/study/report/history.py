@@ -14,17 +14,30 @@ METRICS = {
     "test_accuracy": "test accuracy (%)",
     "gap": "sharpness gap, L(w + e) - L(w)",
 }
+ASIDE = ("_se", "_residual", "_converged")  # how well a number is known
+MEASURED = "flatness_"  # what runs measured of themselves, at some epochs
 POINTS = 12_000  # rows in the page, over all curves
+
+
+def titles(columns) -> dict[str, str]:
+    """A line for each metric among ``columns``, in the order they are shown."""
+    found = {name: title for name, title in METRICS.items() if name in columns}
+    for name in map(str, columns):
+        known = not name.endswith(ASIDE) and name != f"{MEASURED}examples"
+        if name.startswith(MEASURED) and known:
+            found[name] = name.removeprefix(MEASURED).replace("_", " ")
+    return found
 
 
 def history(study, curves) -> pd.DataFrame:
     """Mean over seeds per (cell, method, epoch) at the chosen nuisance values.
 
-    Columns: cell (panel and size in words), series, epoch, n, and the metrics that exist. Each
-    curve keeps its first and last epoch and at least 8 of them; all together keep about
-    ``POINTS`` rows. Costs one pass over ``curves``.
+    Columns: cell (panel and size in words), series, epoch, n, and the metrics that exist, those of
+    flatness too. Each curve keeps its first and last epoch and at least 8 of them, and as many at
+    which flatness was measured, fewer where there are many measures; all together keep about
+    ``POINTS`` rows, twice at most. Costs one pass over ``curves``.
     """
-    names = [name for name in METRICS if name in curves.columns]
+    names = list(titles(curves.columns))
     runs = frames.at_chosen(study).sort_values(["panel", "x", "method"], kind="stable")
     if not names or runs.empty or curves.empty:
         return pd.DataFrame(columns=["cell", "series", "epoch", "n", *names])
@@ -47,9 +60,17 @@ def history(study, curves) -> pd.DataFrame:
 
 
 def _thinned(curves, count):
-    epochs = np.sort(curves["epoch"].unique())
     room = max(8, POINTS // max(1, count))
+    flat = [name for name in titles(curves.columns) if name.startswith(MEASURED)]
+    seen = curves["epoch"][curves[flat].notna().any(axis="columns")]
+    few = max(8, room * len(METRICS) // max(len(flat), len(METRICS)))
+    kept = np.union1d(_picked(curves["epoch"], room), _picked(seen, few))
+    return curves[curves["epoch"].isin(kept)]
+
+
+def _picked(epochs, room):
+    """At most ``room`` of them, the first and the last among them."""
+    epochs = np.sort(epochs.unique())
     if len(epochs) <= room:
-        return curves
-    picks = np.unique(np.linspace(0, len(epochs) - 1, room).round().astype(int))
-    return curves[curves["epoch"].isin(epochs[picks])]
+        return epochs
+    return epochs[np.unique(np.linspace(0, len(epochs) - 1, room).round().astype(int))]

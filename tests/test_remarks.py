@@ -1,0 +1,89 @@
+"""A run judged at its own rate, radius and batches; what its numbers say in sentences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import curved
+from curved import losses
+from samscale.flatness import Point, measures, stability
+from samscale.flatness.remarks import remarks
+
+pytestmark = pytest.mark.usefixtures("in_float64")
+
+KEY = jax.random.key(1)
+RUN = {"learning_rate": 0.05, "train_rho": 0.02, "batch_size": 8}
+
+
+def measured(**changes):
+    """Of the curved network, away from interpolation: its Hessians have negative eigenvalues."""
+    params, data = curved.point()
+    point = Point(losses, params, data, curved.outputs, curved.criterion, **(RUN | changes))
+    return point, measures.linear_stability(point, KEY)
+
+
+@pytest.mark.parametrize("changes", [{}, {"train_rho": 0.0}, {"train_rho": 0.0, "batch_size": 1}])
+def test_the_runs_own_rate_radius_and_batches_are_judged(changes):
+    point, found = measured(**changes)
+    g = np.asarray(curved.gauss_newtons(point.params, point.data))
+    kinds = g.reshape(-1, point.batch_size, *g.shape[1:]).mean(1)
+    eta, rho, n, B = point.learning_rate, point.train_rho, len(g), point.batch_size
+    k = kinds + rho * kinds @ kinds
+    square = (k @ k).mean(0)
+    if not rho:  # over all batches that there are
+        H, share = g.mean(0), (n - B) / (B * (n - 1))
+        square = H @ H + share * ((g @ g).mean(0) - H @ H)
+    grown = np.linalg.eigvalsh(-2 * eta * k.mean(0) + eta**2 * square)[-1]
+    assert found["excess"] == pytest.approx(grown, abs=1e-4)
+    assert found["mean_rate"] == pytest.approx(eta * np.linalg.eigvalsh(k.mean(0))[-1], rel=1e-3)
+    assert found["stable"] == 1
+    assert found["rate_used"] == eta
+
+
+@pytest.mark.parametrize("factor, verdict", [(0.95, 1), (1.05, 0), (100, -1)])
+def test_the_verdict_turns_at_the_largest_stable_rate(factor, verdict):
+    rate = measured()[1]["largest_stable_rate_sgd"]
+    changes = {"learning_rate": factor * rate, "train_rho": 0.0, "batch_size": 1}
+    assert measured(**changes)[1]["stable"] == verdict
+
+
+def test_a_point_without_a_rate_is_not_judged():
+    point, found = measured(learning_rate=0.0)
+    assert "stable" not in found
+    assert remarks(point, found) == []
+
+
+def test_a_run_is_told_of_its_verdict_and_bounds_in_sentences():
+    point, found = measured(aside=("momentum 0.9",))
+    verdict, bounds, aside = remarks(point, found)
+    assert "rate 0.05, for unnormalized SAM, rho = 0.02, batches of 8: linearly stable" in verdict
+    a = stability.bounds(0.05, 0.02)["a"]
+    assert f"a = {found['a']:.4g} <= {a:.4g}" in bounds
+    assert "s4 = " in bounds
+    assert "not valid" not in bounds
+    assert "momentum 0.9" in aside
+
+
+def test_beyond_half_the_rate_the_bounds_on_s_are_not_held_against_a_run():
+    bounds = remarks(*measured(train_rho=0.025))[1]
+    assert "not valid for rho >= eta / 2" in bounds
+    assert "s2 =" not in bounds
+
+
+def test_one_example_has_no_non_uniformity_that_its_error_does_not_cover():
+    with jax.enable_x64(False):
+        for seed in range(5):
+            params, data = curved.point(jnp.float32, seed)
+            one = jax.tree.map(lambda a: a[:1], data)
+            point = Point(losses, params, one, curved.outputs, curved.criterion)
+            found = measures.linear_stability(point, KEY)
+            for k in (2, 3, 4):
+                floor = (np.finfo(np.float32).eps * found["a"] ** k) ** (1 / k)
+                assert found[f"s{k}_residual"] >= max(found[f"s{k}"], floor)
+
+
+def test_examples_unlike_each_other_have_an_error_that_is_the_residuals():
+    found = stability.NonUniformity(2.0, 8.0, None, 0.12, 1)
+    assert stability.uncertainty(found, 3, 2.0, jnp.float64) == pytest.approx(0.01, rel=0.01)
+    assert stability.uncertainty(found, 3, 400.0, jnp.float32) > 2  # 8 of 6e7
