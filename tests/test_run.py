@@ -181,7 +181,7 @@ def test_nothing_compiles_after_the_first_epoch(tmp_path):
 
 def test_sam_keeps_one_copy_of_the_parameters_and_no_maps_of_its_first_pass():
     def memory(optimizer):
-        network = {"model": "ResNet18", "num_filters": 4, "num_blocks": (1, 1)}
+        network = {"model": "ResNet18", "num_filters": 8, "num_blocks": (1, 1)}
         config = Config(optimizer=optimizer, batch_size=1024, **network)
         machine, knobs = Compiled(config), Knobs.of(config)
         window = machine.feed(machine.order(knobs, 0), 0)
