@@ -120,7 +120,7 @@ def density(point: Point, key) -> dict[str, float]:
     """Of all eigenvalues, five by themselves, the rest by probes: moments, share below zero."""
     first, second, third = jax.random.split(key, 3)
     h = point.hessian()
-    top, _ = _ends(h, first, h.size if h.size <= SMALL else 5, "magnitude", most=60)
+    top, _ = _ends(h, first, h.size if h.size <= SMALL else 5, "magnitude", 5e-2, 30)
     probes = 2 if h.size < 10_000 else 1  # the more eigenvalues, the less one probe differs
     long = estimates.spectrum(h, second, 60, probes, apart=top)
     short = estimates.spectrum(h, third, 3, probes=10, apart=top)  # exact for powers up to 5
