@@ -105,6 +105,16 @@ def test_the_radius_of_gsam_falls_with_the_learning_rate_unless_told():
         ("sam_steps=2: must be 1 where optimizer='usam'", {"sam_steps": 2}),
         ("sam_every=2: must be 1 where optimizer='bsam'", {"optimizer": "bsam", "sam_every": 2}),
         ("sam_every=2: must be 1 where optimizer='sgd'", {"optimizer": "sgd", "sam_every": 2}),
+        ("rho_min=0.01: must be 0 unless rho_scheduler=", {"optimizer": "sam", "rho_min": 0.01}),
+        ("rho_min=0.3: must be at most rho=0.05", {"optimizer": "gsam", "rho_min": 0.3}),
+        (
+            "rho_scheduler='learning_rate': must be 'default' where optimizer='adam'",
+            {"optimizer": "adam", "rho_scheduler": "learning_rate"},
+        ),
+        (
+            "decay_mode='decoupled': must be 'coupled' where optimizer='bsam'",
+            {"optimizer": "bsam", "decay_mode": "decoupled"},
+        ),
         (
             "sam_norm='3': must be 1, 2 or inf where sam_steps > 1",
             {"optimizer": "sam", "sam_norm": "3", "sam_steps": 2},

@@ -64,18 +64,25 @@ def check(config: Config) -> None:
         raise ValueError(f"sam_norm={config.sam_norm!r}: must be 1, 2 or inf where sam_steps > 1")
     follows = _follows(config)
     if config.rho_min and not follows:
-        raise ValueError(f"rho_min={config.rho_min}: must be 0 where rho_scheduler is constant")
+        raise ValueError(
+            f"rho_min={config.rho_min}: must be 0 unless rho_scheduler='learning_rate' lets the "
+            "radius fall"
+        )
     if config.rho_min > config.settled().rho:
         raise ValueError(f"rho_min={config.rho_min}: must be at most rho={config.settled().rho}")
     if follows and not is_sharp(config):
         raise ValueError(
             f"rho_scheduler={config.rho_scheduler!r}: must be 'default' where optimizer={name!r}"
         )
-    if name == "bsam" and (config.decay_mode == "decoupled" or config.decay_on != "all"):
-        raise ValueError(
-            f"decay_mode={config.decay_mode!r}, decay_on={config.decay_on!r}: must be coupled and "
-            "on all where optimizer='bsam', whose precision counts the decay of every weight"
-        )
+    for knob, wrong, legal in (
+        ("decay_mode", "decoupled", "coupled"),
+        ("decay_on", "kernels", "all"),
+    ):
+        if name == "bsam" and getattr(config, knob) == wrong:
+            raise ValueError(
+                f"{knob}={wrong!r}: must be {legal!r} where optimizer='bsam', whose precision "
+                "counts the decay of every weight"
+            )
     if name == "momentum_sam" and config.base_optimizer == "sgd" and not config.momentum:
         raise ValueError("momentum=0.0: must be greater than 0 where optimizer='momentum_sam'")
 
