@@ -62,6 +62,18 @@ def test_processes_do_what_this_process_does(tmp_path):
     assert here[columns].equals(there[columns])
 
 
+def test_each_process_has_a_device_of_its_own(tmp_path, monkeypatch):
+    """GPUs are counted without starting CUDA, and told apart by what a process may see."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    see = "os.environ['CUDA_VISIBLE_DEVICES']"
+    code = f"import os\ndef task(config):\n    raise ValueError('device ' + {see})\n"
+    (tmp_path / "sees.py").write_text(code)
+    configs = [dataclasses.replace(BASE, task="sees:task", seed=seed) for seed in range(2)]
+    outcomes = workers.processes()([[config] for config in configs], tmp_path)
+    assert sorted(outcome.reason[-8:] for outcome in outcomes) == ["device 3", "device 5"]
+
+
 def test_a_cell_whose_process_dies_again_and_again_has_failed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     code = "import os\ndef task(config):\n    open('deaths', 'a').write('x')\n    os._exit(9)\n"
