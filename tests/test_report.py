@@ -108,6 +108,7 @@ def test_flatness_measured_while_runs_train_is_among_the_curves(tmp_path):
     curves["flatness_trace"] = np.where(curves["epoch"] == 2, 7.0, np.where(last, 3.0, np.nan))
     curves["flatness_trace_se"] = curves["flatness_a_residual"] = 1.0
     curves["flatness_examples"] = 50.0
+    curves["flatness_a"] = np.where(last, 3.0, np.nan)  # measured once: a dot is no curve
     chart = data(built(tmp_path, cells, curves))["charts"]["training"]
     assert chart["facet"]["sort"] == ["training loss", "test accuracy (%)", "trace"]
     rows = chart["datasets"]["rows"]

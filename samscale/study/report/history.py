@@ -33,10 +33,12 @@ def history(study, curves) -> pd.DataFrame:
     """Mean over seeds per (cell, method, epoch) at the chosen nuisance values.
 
     Columns: cell (panel and size in words), series, epoch, n, and the metrics that exist, those of
-    flatness too. Each curve keeps its first and last epoch and at least 8 of them, and as many at
-    which flatness was measured, fewer where there are many measures; all together keep about
-    ``POINTS`` rows, twice at most. Costs one pass over ``curves``.
+    flatness too where a run has them more than once. Each curve keeps its first and last epoch and
+    at least 8 of them, and as many at which flatness was measured, fewer where there are many
+    measures; all together keep about ``POINTS`` rows, twice at most. Costs one pass over
+    ``curves``.
     """
+    curves = curves.drop(columns=_once(curves))
     names = list(titles(curves.columns))
     runs = frames.at_chosen(study).sort_values(["panel", "x", "method"], kind="stable")
     if not names or runs.empty or curves.empty:
@@ -57,6 +59,13 @@ def history(study, curves) -> pd.DataFrame:
     return means.sort_values(
         ["cell", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c
     )
+
+
+def _once(curves):
+    """Of flatness, what no run has twice: a dot is no curve."""
+    flat = [name for name in titles(curves.columns) if name.startswith(MEASURED)]
+    most = curves.groupby("run_id")[flat].count().max() if flat else {}
+    return [name for name in flat if not most[name] > 1]
 
 
 def _thinned(curves, count):
