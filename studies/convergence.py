@@ -71,7 +71,7 @@ def get_study():
         axes=(
             scientific("num_neurons", [(4,), (10,)]),
             methods(BASE, "sgd", "sgd_2x", "usam"),
-            nuisance("rho", [1e-3, 1e-2, 1e-1, 1.0], only=["usam"]),
+            nuisance("rho", [1e-4, 1e-3, 1e-2, 1e-1, 1.0], only=["usam"]),
             repeated("seed", [1, 2, 3, 4, 5]),
         ),
         metric="loss",
