@@ -15,7 +15,7 @@ import pytest
 
 from samscale import sharpness
 from samscale.sharpness import perturbations
-from samscale.sharpness.presets.ascents import absolute
+from samscale.sharpness.leaves import absolute
 from torch_peers import (
     ADAMW,
     BAYES,
