@@ -62,7 +62,7 @@ def test_orthogonality_is_restored_in_pairs_and_seldom():
     matrix = krylov.tridiagonal(op, jnp.ones(300), 80)
     mended = [np.abs(matrix[: max(j - 1, 0), j]).max(initial=0) > 0 for j in range(80)]
     assert 0 < sum(mended) <= 30
-    runs = "".join("x" if m else " " for m in mended).split()
+    runs = "".join("x" if m else " " for m in mended).rstrip("x").split()  # the end may cut a pair
     assert set(map(len, runs)) == {2}
 
 
