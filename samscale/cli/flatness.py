@@ -78,12 +78,12 @@ def _measure(args, names, point, step, about):
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from samscale import keys
-    from samscale.flatness import measures, operators, remarks
+    from samscale.flatness import examples, measures, remarks
     from samscale.training.files import write_atomically
 
     screen = Console(stderr=True)
     key, found = keys.address(args.seed, keys.MEASURE, 1), {}
-    n, path = operators.count(point.data), pathlib.Path(args.run) / "flatness.json"
+    n, path = examples.count(point.data), pathlib.Path(args.run) / "flatness.json"
     row = {"step": step, "examples": n, "seed": args.seed, "rho": point.rho}
     row = _earlier(path, row)
     due = [name for name in names if not measures.lacking(point, name)]

@@ -75,7 +75,7 @@ def sharpness(point: Point, key) -> dict[str, float]:
         "worst_case": ball.worst_case(*at, first, rho, steps=4, toward=steepest, **how).rise,
         **_with_error("average_case", ball.average_case(*at, second, radius=rho, **how)),
     }
-    n, d = operators.count(point.data), jnp.abs(ravel_pytree(point.params)[0])
+    n, d = examples.count(point.data), jnp.abs(ravel_pytree(point.params)[0])
     most = min(16, examples.BUDGET // (16 * d.size))  # groups with four vectors each
     for m in (m for m in GROUPS if 2 * m <= n):
         size = min(n // m, MOST_GROUPS) * m
@@ -91,7 +91,7 @@ def linear_stability(point: Point, key) -> dict[str, float]:
     """Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are."""
     keys = jax.random.split(key, 8)
     moment = _moments(point)
-    h, n = moment((0, 1)), operators.count(point.data)
+    h, n = moment((0, 1)), examples.count(point.data)
     found = _eigenvalues(eigenpairs(h, keys[0], tolerance=1e-2), "a")
     for k in (2, 3, 4):
         seen = stability.spread(moment((*(0,) * k, 1)) - h**k, keys[k], k)
@@ -227,8 +227,8 @@ def _with_error(name, estimate):
 def _moments(point: Point):
     """``moment(c, group=1)``: E[sum c_k H_B^k], of full groups; Gauss-Newton with outputs."""
     at = (point.params, point.data)
-    n = operators.count(point.data)
-    if not (point.outputs and jax.eval_shape(operators.pure(point.outputs), *at).ndim == 2):
+    n = examples.count(point.data)
+    if not (point.outputs and jax.eval_shape(examples.pure(point.outputs), *at).ndim == 2):
 
         def of_hessians(c, group=1):
             full = jax.tree.map(lambda a: a[: n - n % group], point.data)

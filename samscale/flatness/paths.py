@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from scipy.optimize import linear_sum_assignment
 
+from samscale.flatness.examples import count, pure
 from samscale.flatness.landscape import alike, heights, mean_loss, numbers
-from samscale.flatness.operators import count, pure
 
 POINTS = 25  # of a barrier, ends included
 
