@@ -122,7 +122,7 @@ def test_a_process_killed_inside_a_checkpoint_write_leaves_the_last_one_whole(me
     killed = subprocess.run([words[0], "-c", DIES_WHILE_WRITING, *words[2:]], capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     (path,) = tmp_path.glob("*")
-    assert (path / f".{checkpoint.NAME}.tmp").exists()
+    assert len([*path.glob(f".{checkpoint.NAME}.*.tmp")]) == 1
     finish(tmp_path, "--config.num_epochs=150")
     same(path, medium)
 
@@ -169,7 +169,7 @@ def test_a_full_disk_costs_one_sentence_and_no_checkpoint(whole, tmp_path):
     assert "File too large" in process.stderr
     (path,) = tmp_path.glob("*")
     assert not (path / checkpoint.NAME).exists()
-    assert not (path / f".{checkpoint.NAME}.tmp").exists()
+    assert not [*path.glob(".*.tmp")]
     finish(tmp_path)
     same(path, whole)
 
@@ -186,3 +186,27 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_the_same_file_at_once_do_not_meet(tmp_path, monkeypatch):
+    path, inner, real = tmp_path / "file", [b"second"], os.fsync
+
+    def meanwhile(descriptor):  # the first has written, and is about to rename
+        if inner:
+            files.write_atomically(path, inner.pop())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    files.write_atomically(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_once_it_is_old(tmp_path):
+    old, young, other = (tmp_path / f".{n}.tmp" for n in ("file.a", "file.b", "files.c"))
+    for left in (old, young, other):
+        left.touch()
+    for left in (old, other):
+        os.utime(left, (1, 1))
+    files.write_atomically(tmp_path / "file", b"")
+    assert [left.exists() for left in (old, young, other)] == [False, True, True]
