@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 import numpy_family
 from family import jit, losses, network, network_at
-from samscale import sharpness
+from samscale import keys, sharpness
 
 STEPS, LEARNING_RATE, SEED = 100, 0.03, 1
 CHOICES = {
@@ -72,9 +72,9 @@ def by_leaf(sampler, key):
 
 
 DRAWS = {
-    "random_sam": functools.partial(by_leaf, jax.random.normal),
+    "random_sam": functools.partial(by_leaf, keys.signs),
     "bsam": functools.partial(by_leaf, jax.random.normal),
-    "sassha": functools.partial(by_leaf, jax.random.rademacher),
+    "sassha": functools.partial(by_leaf, keys.signs),
     "ssam_dynamic": lambda key: jax.random.uniform(key, (sum(numpy_family.SIZES),)),
     "esam": lambda key: jax.random.bernoulli(key, CHOICES["esam"]["beta"], (4,)),
 }

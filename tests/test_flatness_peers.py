@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import curved
+from samscale import keys
 from samscale.flatness import estimates, krylov, operators
 from samscale.losses import exact_cross_entropy as criterion
 
@@ -59,7 +60,7 @@ def h(in_float64):
 
 def draws(op, n):
     """The probes that ours draws from ``KEY``."""
-    one = lambda i: estimates.signs(jax.random.fold_in(KEY, i), op.size, op.dtype)
+    one = lambda i: keys.signs(jax.random.fold_in(KEY, i), (op.size,), op.dtype)
     return jax.vmap(one)(jnp.arange(n))
 
 

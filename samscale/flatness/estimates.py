@@ -14,6 +14,7 @@ import numpy as np
 
 from samscale.flatness import krylov
 from samscale.flatness.operators import Operator
+from samscale.keys import signs
 
 LEAST_PROBES = 10  # before a standard error is believed
 
@@ -102,7 +103,7 @@ def spectrum(
         raise ValueError(f"steps={steps}, probes={probes}: must be at least 1")
     nodes, weights, known = [], [], np.zeros(0)
     for i in range(probes):
-        start, share = signs(jax.random.fold_in(key, i), op.size, op.dtype), 1.0
+        start, share = signs(jax.random.fold_in(key, i), (op.size,), op.dtype), 1.0
         if apart is not None:
             start, known = _without(start, apart.vectors), apart.values
             share = float(start @ start) / op.size
@@ -110,13 +111,6 @@ def spectrum(
         nodes.append(values)
         weights.append(share * inside[0] ** 2)
     return Spectrum(np.stack(nodes), np.stack(weights), op.size, known)
-
-
-def signs(key, size: int, dtype):
-    """Independent +1 and -1, one random bit each."""
-    words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
-    return 1 - 2 * bits.reshape(-1)[:size].astype(dtype)
 
 
 @jax.jit
@@ -139,7 +133,7 @@ def _probe(op, key, probes, tolerance):
 
     def draw(carry):
         n, traces, squares, mean, spread = carry
-        z = signs(jax.random.fold_in(key, n), op.size, op.dtype)
+        z = signs(jax.random.fold_in(key, n), (op.size,), op.dtype)
         product = op(z)
         each = z * product
         step = each - mean

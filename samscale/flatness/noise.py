@@ -13,9 +13,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
-from samscale.flatness.estimates import Estimate, signs
+from samscale.flatness.estimates import Estimate
 from samscale.flatness.examples import check, count, pure, summed
 from samscale.flatness.operators import Operator, fisher, hessian
+from samscale.keys import signs
 
 
 def covariance(losses, params, data, batch_size: int | None = None) -> Operator:
@@ -88,7 +89,7 @@ def _less_mean(f, gradient, v):
 @functools.partial(jax.jit, static_argnames="probes")
 def _draws(sigma, h, key, probes):
     def draw(i):
-        z = signs(jax.random.fold_in(key, i), h.size, h.dtype)
+        z = signs(jax.random.fold_in(key, i), (h.size,), h.dtype)
         s, b = sigma(z), h(z)
         return z @ s, s @ b, s @ s, b @ b
 

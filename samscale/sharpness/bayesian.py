@@ -12,7 +12,7 @@ import optax
 
 from samscale.sharpness import devices, trees
 from samscale.sharpness.core import Gradient, Info, State, key_of
-from samscale.sharpness.perturbations import normal, radius
+from samscale.sharpness.perturbations import drawn, radius
 
 
 def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> Gradient:
@@ -36,7 +36,8 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> G
         if s is None:
             raise ValueError("opt_state: must be that of an optimizer with scale_by_bsam")
         deviation = jax.tree.map(lambda s: jax.lax.rsqrt(num_examples * trees.wide(s)), s)
-        noise = trees.scale(deviation, normal(key_of(key, state.count, group), params))
+        noise = drawn(jax.random.normal, key_of(key, state.count, group), params)
+        noise = trees.scale(deviation, noise)
         out, g = value_and_grad_fn(trees.add(params, noise), *args)
         g = mean(g)
         e = trees.scale(radius(rho, state.count), jax.tree.map(lambda g, s: g / s, g, s))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from samscale import keys
 from samscale.sharpness import trees
 
 
@@ -109,14 +110,24 @@ def to_fisher_ball(rho, eta=1.0) -> optax.GradientTransformationExtraArgs:
 
 
 def in_random_direction(rho, mask=None) -> optax.GradientTransformationExtraArgs:
-    r"""$e = \rho\, \xi / \|\xi\|$, $\xi \sim N(0, I)$ where ``mask``: needs a ``key`` alone."""
+    r"""$e = \rho\, \xi / \|\xi\|$, $\xi$ of random signs, 0 off ``mask``. Needs a ``key`` alone.
+
+    $e$ has the mean and the covariance of a normal direction, and what it adds to the loss,
+    $\frac{\rho^2}{2d} tr H$, has a smaller variance. A weight costs one random bit.
+    """
 
     def rule(g, params, **extra):
         del params
-        e = normal(_needed(extra, "key"), g)
-        if mask is not None:
+        e = drawn(keys.signs, _needed(extra, "key"), g)
+        if mask is None:
+            kept = sum(x.size for x in jax.tree.leaves(g))
+        else:
             e = jax.tree.map(lambda m, x: jnp.where(m, x, 0), mask, e)
-        return _unit(e, radius(rho, extra.get("count")))
+            count = lambda m, x: jnp.broadcast_to(m, x.shape).sum(dtype=jnp.float32)
+            kept = sum(jax.tree.leaves(jax.tree.map(count, mask, g)))
+        factor = trees.ratio(1.0, jnp.sqrt(kept))
+        r = jax.tree.map(lambda r: r * factor, radius(rho, extra.get("count")))
+        return trees.scale(r, e)
 
     return stateless(rule)
 
@@ -191,12 +202,11 @@ def radius(rho, count):
     return rho(count)
 
 
-def normal(key, tree):
-    """Standard normal numbers, shaped as the leaves."""
+def drawn(sampler, key, tree):
+    """``sampler(key, shape, dtype)`` for every leaf, with a key of its own."""
     leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    draw = lambda k, x: jax.random.normal(k, x.shape, x.dtype)
-    return structure.unflatten(map(draw, keys, leaves))
+    draw = lambda key, x: sampler(key, x.shape, x.dtype)
+    return structure.unflatten(map(draw, jax.random.split(key, len(leaves)), leaves))
 
 
 def _needed(extra, name):

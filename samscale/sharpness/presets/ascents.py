@@ -102,9 +102,10 @@ def fisher_sam(value_and_grad_fn, rho=0.1, *, eta=1.0, **how) -> Gradient:
 
 
 def random_sam(value_and_grad_fn, rho=0.05, *, mask=None, key, **how) -> Gradient:
-    r"""$\nabla L(w + \rho\, \hat \xi)$, $\xi \sim N(0, I)$: the baseline without ascent. Cost 1.
+    r"""$\nabla L(w + \rho\, \hat \xi)$, $\xi$ of random signs: the baseline without ascent. Cost 1.
 
-    No clean gradient is computed: what is reported belongs to the perturbed pass. ``mask``: where
+    A normal direction has the same mean and covariance, and costs thirty times the random bits. No
+    clean gradient is computed: what is reported belongs to the perturbed pass. ``mask``: where
     weights exist, in a pruned network; elsewhere they stay. Foret et al., 2021, compare with it.
     """
     noise = p.in_random_direction(rho, mask)
