@@ -75,6 +75,29 @@ def test_moments_of_the_spectrum_are_exact_for_each_probe():
         np.testing.assert_allclose(found.weights.sum(-1), 1, rtol=1e-12)
 
 
+def test_eigenvalues_apart_are_counted_once_and_add_no_error():
+    with jax.enable_x64(True):
+        values = jnp.concatenate([jnp.array([90.0, -50.0, 30.0]), jnp.linspace(-1, 1, 57)])
+        q = jnp.linalg.qr(matrix(60, dtype=jnp.float64))[0]
+        a = operators.dense(q @ jnp.diag(values) @ q.T)
+        found = estimates.spectrum(a, KEY, steps=25, probes=4, apart=3)
+        np.testing.assert_allclose(found.apart, [90, -50, 30], rtol=1e-9)
+        rest = q[:, 3:] @ jnp.diag(values[3:]) @ q[:, 3:].T
+        for i in range(4):
+            z = keys.signs(jax.random.fold_in(KEY, i), (60,), jnp.float64)
+            for k in range(1, 8):
+                exact = (found.apart**k).sum() + float(z @ jnp.linalg.matrix_power(rest, k) @ z)
+                assert found.draws(lambda x, k=k: x**k)[i] == pytest.approx(exact, rel=1e-9)
+        cubes, fourths = estimates.cubes_and_fourths(a, KEY, 4, found)
+        np.testing.assert_allclose(cubes, found.draws(lambda x: x**3), rtol=1e-9)
+        np.testing.assert_allclose(fourths, found.draws(lambda x: x**4), rtol=1e-9)
+
+
+def test_what_has_not_converged_is_not_set_apart():
+    a = operators.dense(jnp.diag(jnp.linspace(1.0, 2.0, 200)))
+    assert len(estimates.spectrum(a, KEY, steps=6, probes=1, apart=5).apart) < 5
+
+
 def test_traces_of_functions_cover():
     a = matrix()
     found = estimates.spectrum(operators.dense(a), KEY, steps=30, probes=40)

@@ -52,7 +52,8 @@ class Spectrum(NamedTuple):
     nodes: np.ndarray  # (probes, steps)
     weights: np.ndarray  # (probes, steps), each row sums to the share that is not apart, about
     size: int
-    apart: np.ndarray = np.zeros(0)  # (k,)
+    apart: np.ndarray  # (k,)
+    vectors: jax.Array  # (k, size), theirs
 
     def draws(self, f) -> np.ndarray:
         """(probes,): what each tells of ``trace_of(f)``."""
@@ -86,31 +87,53 @@ def probed(op: Operator, key, probes: int = 100, tolerance: float = 0.0) -> Prob
     return Probed(Estimate.of(traces[:n]), Estimate.of(squares[:n]), mean, error)
 
 
-def spectrum(
-    op: Operator, key, steps: int = 80, probes: int = 5, apart: krylov.Eigenpairs | None = None
-) -> Spectrum:
+def spectrum(op: Operator, key, steps: int = 80, probes: int = 5, apart: int = 0) -> Spectrum:
     r"""Stochastic Lanczos quadrature: what the density of all eigenvalues is known by.
 
     ``steps * probes`` products. Moments of each probe are exact up to degree 2 steps - 1; nodes
     below the resolution of ``steps`` stand for clusters. Source: Ubaru, Chen and Saad, 2017,
     doi:10.1137/16M1104974.
 
-    ``apart``: eigenpairs that are known. Probes are made orthogonal to them, so that a few large
-    eigenvalues, which set traces of powers, add nothing to the error; as Hutch++ (Meyer et al.,
-    2021, arXiv:2010.09649). Raises ``ValueError`` for fewer than one step or probe.
+    ``apart``: so many of the largest eigenvalues, in magnitude, or as many as the first probe has
+    found to 1 %, are counted by themselves. Other probes are made orthogonal to their vectors, so
+    that a few large eigenvalues, which set traces of powers, add nothing to the error; as Hutch++
+    (Meyer et al., 2021, arXiv:2010.09649). Raises ``ValueError`` for fewer than one step or probe.
     """
     if steps < 1 or probes < 1:
         raise ValueError(f"steps={steps}, probes={probes}: must be at least 1")
-    nodes, weights, known = [], [], np.zeros(0)
-    for i in range(probes):
-        start, share = signs(jax.random.fold_in(key, i), (op.size,), op.dtype), 1.0
-        if apart is not None:
-            start, known = _without(start, apart.vectors), apart.values
-            share = float(start @ start) / op.size
-        values, inside = np.linalg.eigh(krylov.tridiagonal(op, start, steps))
-        nodes.append(values)
-        weights.append(share * inside[0] ** 2)
-    return Spectrum(np.stack(nodes), np.stack(weights), op.size, known)
+    first = krylov.ritz(op, _probe_of(op, key, 0), steps, apart)
+    first.weights[first.found] = 0
+    nodes, weights = [first.values], [first.weights]
+    for i in range(1, probes):
+        z = _without(_probe_of(op, key, i), first.vectors)
+        seen = krylov.ritz(op, z, steps)
+        nodes.append(seen.values)
+        weights.append(float(z @ z) / op.size * seen.weights)
+    known = first.values[first.found]
+    return Spectrum(np.stack(nodes), np.stack(weights), op.size, known, first.vectors)
+
+
+def cubes_and_fourths(op: Operator, key, probes: int, of: Spectrum) -> np.ndarray:
+    r"""(2, probes): draws of $tr A^3$ and $tr A^4$ beside the eigenvalues ``of.apart``.
+
+    From $(Az)^\top A^2 z$ and $\|A^2 z\|^2$: two products a probe.
+    """
+    found = _cubes_and_fourths(op, key, of.vectors, probes)
+    return np.asarray(found) + np.array([[(of.apart**3).sum()], [(of.apart**4).sum()]])
+
+
+@functools.partial(jax.jit, static_argnames="probes")
+def _cubes_and_fourths(op, key, vectors, probes):
+    def draw(i):
+        once = op(_without(_probe_of(op, key, i), vectors))
+        twice = op(once)
+        return once @ twice, twice @ twice
+
+    return jnp.stack(jax.lax.map(draw, jnp.arange(probes)))
+
+
+def _probe_of(op, key, i):
+    return signs(jax.random.fold_in(key, i), (op.size,), op.dtype)
 
 
 @jax.jit
@@ -133,7 +156,7 @@ def _probe(op, key, probes, tolerance):
 
     def draw(carry):
         n, traces, squares, mean, spread = carry
-        z = signs(jax.random.fold_in(key, n), (op.size,), op.dtype)
+        z = _probe_of(op, key, n)
         product = op(z)
         each = z * product
         step = each - mean

@@ -37,6 +37,15 @@ class Eigenpairs(NamedTuple):
     converged: bool  # as far as Lanczos tells
 
 
+class Ritz(NamedTuple):
+    r"""$\hat v^\top f(A) \hat v \approx$ the sum of weights times f(values)."""
+
+    values: np.ndarray  # (m,)
+    weights: np.ndarray  # (m,), their sum is 1
+    found: np.ndarray  # (j,): which values are eigenvalues, as far as Lanczos tells, of the largest
+    vectors: jax.Array  # (j, size), theirs
+
+
 class Basis(NamedTuple):
     """Row j + 1 is what A adds to row j; column j of ``projected`` holds its components below."""
 
@@ -106,6 +115,19 @@ def tridiagonal(op: Operator, v, steps: int):
     steps, room = min(steps, op.size), min(max(steps, ROOM), op.size)
     basis = _extend(_start(op, v, room), op, jax.random.key(0), 0, steps)
     return _matrix(basis.projected, steps)
+
+
+def ritz(op: Operator, v, steps: int, k: int = 0, tolerance: float = 1e-2) -> Ritz:
+    """What ``tridiagonal`` tells, decomposed, and the vectors of up to k large eigenvalues."""
+    steps, room = min(steps, op.size), min(max(steps, ROOM), op.size)
+    basis = _extend(_start(op, v, room), op, jax.random.key(0), 0, steps)
+    values, inside, residuals = _ritz(basis, steps)
+    order = ENDS["magnitude"](values)[:k]
+    turn = np.zeros((len(order), room + 1), op.dtype)
+    turn[:, :steps] = inside[:, order].T
+    sure = residuals[order] <= tolerance * np.abs(values[order])
+    vectors = _combined(turn, basis.rows)[sure] if k else jnp.zeros((0, op.size), op.dtype)
+    return Ritz(values, inside[0] ** 2, order[sure], vectors)
 
 
 @functools.partial(jax.jit, static_argnames="steps")

@@ -32,7 +32,7 @@ MEANING = {
     "noise_curvature": "trace of covariance times Hessian",
     "alignment": "cosine of covariance and Hessian",
     "batch_sharpness": "curvature along gradients of batches; plain SGD drives it to 2 / rate",
-    "negative_share": "share of eigenvalues below -0.001 of the largest",
+    "negative_share": "share of eigenvalues below -0.01 of the largest",
     "trace_cubed": "sum of cubed eigenvalues",
     "trace_fourth": "sum of their fourth powers",
     "activation_stability": "share of ReLUs on or off as at initialization; near 1: linearized",
