@@ -53,7 +53,7 @@ def make(name, value_and_grad_fn=None, rho=None, seed=1, **choices):
     takes = inspect.signature(preset).parameters
     given = {word: value for word, value in needed.items() if word in takes}
     rho = defaults(name)["rho"] if rho is None else rho
-    return preset(value_and_grad_fn, rho, **given, **choices)
+    return preset(value_and_grad_fn, rho, **(given | choices))
 
 
 def optimizer(name, learning_rate=0.02, momentum=0.9):
