@@ -18,6 +18,7 @@ from samscale.laws import (
     ALL_OR_POSITIVE,
     FRACTION,
     POSITIVE,
+    SEED,
     at_least,
     each,
     one_of,
@@ -52,7 +53,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         0.1, "share of the training set held out; 0 reproduces the paper", FRACTION
     )
     split_seed: int = knob(0, "which examples are held out, whatever the seed", at_least(0))
-    augmentation: str = knob("none", "a key of data.AUGMENTATIONS")
+    augmentation: str = knob("none", "a key of data.augment.AUGMENTATIONS")
     label_noise: float = knob(0.0, "share of training labels corrupted", within(0, 1))
     noise_kind: str = knob("symmetric", "a key of data.NOISE")
     noise_seed: int = knob(0, "which labels are corrupted, whatever the seed", at_least(0))
@@ -67,9 +68,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
     steps_per_eval: int = knob(
         -1, "batches an evaluation sees; -1: every example, exactly once", ALL_OR_POSITIVE
     )
-    seed: int = knob(
-        0, "initialization, order of the data, dropout, pruning", within(0, 2**32 - 1), swept=True
-    )
+    seed: int = knob(0, "initialization, order of the data, dropout, pruning", SEED, swept=True)
 
     # What becomes of the gradient
     clip_norm: float = knob(0.0, "largest l2 norm of the final gradient; 0: any", at_least(0))

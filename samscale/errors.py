@@ -2,7 +2,7 @@
 
 
 class Diverged(FloatingPointError):
-    """The loss or its gradient is not finite. The last good checkpoint is kept."""
+    """The loss or its gradient is not finite. What was saved before is kept."""
 
 
 class Interrupted(BaseException):

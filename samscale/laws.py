@@ -23,6 +23,9 @@ def within(low, high):
     return Law(lambda value: low <= value <= high, f"between {low} and {high}")
 
 
+SEED = within(0, 2**32 - 1)
+
+
 def below_one(value):
     return 0 <= value < 1
 

@@ -134,8 +134,9 @@ def build(config: Config) -> Task:
 
 def _check_fit(config: Config, images: bool, classes: bool):
     """Vectors do not go through convolutions, and numbers have no cross entropy."""
+    fitting = ("cross_entropy", "squared") if classes else ("squared",)
     for knob, fits, needed in (
-        ("loss", classes or config.loss == "squared", "'squared'"),
+        ("loss", config.loss in fitting, " or ".join(map(repr, fitting))),
         ("model", images or config.model == "MLP", "'MLP'"),
         ("augmentation", images or config.augmentation == "none", "'none'"),
     ):

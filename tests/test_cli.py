@@ -64,6 +64,11 @@ WRONG = {
     "--config.task=nowhere:task": "task='nowhere:task': must be module:function",
     "--config=configs/nothing.py": "config='configs/nothing.py': no such file",
     "--config=README.md": "config='README.md'",
+    "--config.num_neurons=(4,": "num_neurons='(4,': must be whole numbers, as in (300, 100)",
+    "--config.loss=binary_cross_entropy": "loss='binary_cross_entropy': must be 'cross_entropy' or",
+    "--config.validation_fraction=0.9999": "validation_fraction=0.9999: must be 0, or hold out",
+    "--config.validation_fraction=1e-5": "validation_fraction=1e-05: must be 0, or hold out some",
+    "--confg.rho=1": "confg.rho: no such flag; knobs are written --config.rho=VALUE",
     "--unknown=1": "unknown",
     "surplus": "'surplus'",
 }
@@ -83,7 +88,7 @@ def test_wrong_input_costs_one_sentence_and_nothing_is_written(tmp_path, capsys,
 
 def test_a_missing_workdir_or_config_is_named(tmp_path, capsys):
     assert cli.train(["main.py", *TINY]) == 2
-    assert "workdir: must be a folder" in capsys.readouterr().err
+    assert "workdir='': must be a folder" in capsys.readouterr().err
     assert train(tmp_path) == 2
     assert "config: must be a config file" in capsys.readouterr().err
 
@@ -183,3 +188,48 @@ def test_every_kind_of_run_ends_well(tmp_path, knobs):
 def test_every_config_file_says_how_it_is_run():
     for path in pathlib.Path("configs").glob("*.py"):
         assert f"--config=configs/{path.name}" in path.read_text()
+
+
+def test_a_work_folder_that_is_a_file_is_named_before_anything_runs(tmp_path, capsys):
+    path = tmp_path / "file"
+    path.touch()
+    assert train(path, *TINY) == 2
+    sentence = f"error: workdir={str(path)!r}: must be a folder, as in --workdir=runs\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_the_help_lists_what_a_knob_may_be(capsys):
+    assert cli.train(["main.py", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "a key of data.DATASETS; one of cifar10, cifar100, digits, fashion_mnist" in words
+    assert "a key of optimizers.SCHEDULES; one of constant, cosine" in words
+
+
+def test_more_memory_than_there_is_is_a_sentence_and_no_wait(tmp_path, capsys):
+    assert train(tmp_path, *TINY, "--config.num_neurons=(10000000000,)") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: not enough memory: take a smaller network")
+    assert error.count("\n") == 1
+
+
+def test_what_diverges_at_once_has_no_checkpoint_and_says_so(tmp_path, capsys):
+    assert train(tmp_path, *TINY, "--config.learning_rate=1e30") == 1
+    error = capsys.readouterr().err
+    assert "not finite at step" in error
+    assert "no checkpoint was saved yet" in error
+
+
+@pytest.mark.parametrize("words", [["main.py", "--help"], ["-m", "samscale", "doctor"]])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    command = [sys.executable, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert error == b""
+    assert process.returncode == 0
+
+
+def test_doctor_takes_no_words(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["samscale", "doctor", "bogus"])
+    assert "bogus" in capsys.readouterr().err

@@ -185,6 +185,7 @@ WRONG = {
     "--reach=0": "reach=0.0: must be finite and greater than 0",
     "--reach=inf": "reach=inf: must be finite and greater than 0",
     "--out=absent/a.svg": "out='absent/a.svg': must be in a folder that is there",
+    "--seed=-1": f"seed=-1: must be between 0 and {2**32 - 1}",
     "--curve": "curve: takes two runs, not 1",
 }
 

@@ -13,7 +13,7 @@ from samscale.config import Config
 from samscale.errors import Diverged, Interrupted
 from samscale.study import cells, execute
 from samscale.study import conduct as conductor
-from samscale.training import checkpoint, compiled, folder, record, replicas, run
+from samscale.training import checkpoint, compiled, folder, memory, record, replicas, run
 from samscale.training.step import Knobs
 
 RADII = [dataclasses.replace(TINY, rho=rho, seed=seed) for seed in (0, 1) for rho in (0.02, 0.2)]
@@ -162,7 +162,7 @@ def test_small_networks_are_replicated_and_large_ones_and_convolutions_are_not(m
     assert best(num_neurons=(1200, 400)) == 1
     assert best(model="ResNet18", num_filters=2, batch_size=4) == 1
     assert best(num_neurons=(1200, 400), wanted=5) == 5
-    monkeypatch.setattr(replicas, "_free", lambda: 0)
+    monkeypatch.setattr(memory, "free", lambda: 0)
     assert best(num_neurons=(16, 8)) == 1
 
 
@@ -183,14 +183,14 @@ def test_replicas_fit_into_the_memory_there_is(monkeypatch, network):
     state = machine.init(knobs, window.examples, window.order)
     machine.advance(state, window.examples, window.order, 0, 1, knobs)
     free = 3.5 * (machine.advance.memory - data) / replicas.SHARE
-    monkeypatch.setattr(replicas, "_free", lambda: free)
+    monkeypatch.setattr(memory, "free", lambda: free)
     assert 1 <= replicas.best(config, wanted=100) <= 3  # more would not have fitted
-    monkeypatch.setattr(replicas, "_free", lambda: 10 * free)
+    monkeypatch.setattr(memory, "free", lambda: 10 * free)
     assert replicas.best(config, wanted=100) >= 5
 
 
 def test_free_memory_is_known():
-    assert 2**20 < replicas._free() < 2**50
+    assert 2**20 < memory.free() < 2**50
 
 
 def _alone(config, tmp_path):

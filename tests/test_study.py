@@ -196,8 +196,23 @@ def test_the_commands_answer(tmp_path, file, capsys):
         (["study", str(DIGITS), "--workdir=w", "--workers=-1"], "workers=-1: must be 0 or more"),
         (["study", str(DIGITS), "--workdir=w", "--option=x"], "option='x': must be NAME=VALUE"),
         (["study", str(DIGITS), "--workdir=w", "--option=x=1"], "option='x': executor='here' has"),
-        (["report", ".", "--study=x"], "study='x': choose one of those"),
-        (["results", "nowhere"], "workdir='nowhere': no such folder"),
+        (["study", str(DIGITS), "--workdir="], "workdir='': must be a folder, as in"),
+        (
+            ["study", str(DIGITS), "--workdir=w", "--address=a"],
+            "address='a': only for executor='ray'",
+        ),
+        (["status", "nowhere"], "workdir='nowhere': must be a folder with runs; it is not there"),
+        (["results", "nowhere"], "workdir='nowhere': must be a folder with runs; it is not there"),
+        (["results", str(DIGITS)], "must be a folder with runs; it is a file"),
+        (["results", ".", "--parquet="], "parquet='': must be a file in a folder that is there"),
+        (["results", ".", "--parquet=a/b"], "parquet='a/b': must be a file in a folder that is"),
+        (["report", "."], "workdir='.': holds no study"),
+        (["figure", ".", "--format=gif"], "format='gif': must be one of pdf, png, svg"),
+        (["figure", ".", "--out=a.gif"], "out='a.gif': the suffix: must be one of pdf, png, svg"),
+        (
+            ["figure", ".", "--out=a/b.svg"],
+            "out='a/b.svg': must be a file in a folder that is there",
+        ),
     ],
 )
 def test_wrong_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
@@ -207,3 +222,40 @@ def test_wrong_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, sent
     assert sentence in error
     assert len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", ['"question": 3', "raise SystemExit(3)"])
+def test_a_study_file_that_is_none_is_a_sentence(tmp_path, capsys, wrong):
+    path = tmp_path / "wrong.py"
+    question = 'question="Is <b>wider</b> better?"'
+    assert question in FILE
+    path.write_text(FILE.replace(question, "question=3") if ":" in wrong else wrong)
+    assert cli.main(["samscale", "study", str(path), f"--workdir={tmp_path / 'w'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        ("error: question=3: must be text", f"error: study={str(path)!r}: SystemEx")
+    )
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_what_is_damaged_is_named_and_hides_nothing_else(tmp_path, file, capsys):
+    where = tmp_path / "w"
+    assert cli.main(["samscale", "study", file, f"--workdir={where}"]) == 0
+    first, second, *_ = sorted(where.glob("digits-*"))
+    (first / "metrics.jsonl").write_text('{"kind\n')
+    (second / "config.json").write_text("{")
+    capsys.readouterr()
+    assert cli.main(["samscale", "status", str(where)]) == 0
+    said = capsys.readouterr().out
+    assert f"{first / 'metrics.jsonl'}: damaged" in said
+    assert "15 done, 1 failed" in said
+    table = results.load(where).set_index("run_id")
+    assert set(table.index[table["status"] == "failed"]) == {first.name, second.name}
+    assert "config.json: damaged" in table.loc[second.name, "reason"]
+    (where / "study-tiny_width" / "study.json").write_text("{")
+    for command in (["study", file, f"--workdir={where}"], ["report", str(where)]):
+        assert cli.main(["samscale", *command]) == 1
+        error = capsys.readouterr().err
+        assert "study.json: damaged; move it away, or mend it" in error
+        assert len(error.splitlines()) == 1

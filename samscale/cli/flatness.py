@@ -6,7 +6,7 @@ import math
 import pathlib
 import sys
 
-from samscale.cli.words import fail, guarded, words
+from samscale.cli.words import check_seed, fail, guarded, words
 
 
 def flatness(argv) -> int:
@@ -15,7 +15,7 @@ def flatness(argv) -> int:
         prog="samscale flatness", description=flatness.__doc__.splitlines()[0]
     )
     parser.add_argument("run", metavar="RUN_FOLDER", help="as `samscale train` made it")
-    parser.add_argument("--measure", default="", metavar="A,B", help="default: all; see --list")
+    parser.add_argument("--measure", metavar="A,B", help="default: all; see --list")
     parser.add_argument(
         "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"
     )
@@ -47,17 +47,16 @@ def _checked(args):
     """The measures that are asked for. Raises ``ValueError``, before anything is loaded."""
     from samscale.flatness.measures import MEASURES
 
-    names = [name.strip() for name in args.measure.split(",") if name.strip()]
-    if args.measure and not names:
+    asked = ",".join(MEASURES) if args.measure is None else args.measure
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    if not names:
         raise ValueError(f"measure={args.measure!r}: choose some of {', '.join(MEASURES)}")
-    names = names or list(MEASURES)
     for name in names:
         if name not in MEASURES:
             raise ValueError(f"measure={name!r}: choose some of {', '.join(MEASURES)}")
     if args.examples < 0:
         raise ValueError(f"examples={args.examples}: must be at least 0 (all)")
-    if args.seed < 0:
-        raise ValueError(f"seed={args.seed}: must be at least 0")
+    check_seed(args.seed)
     if args.rho is not None and not 0 < args.rho < math.inf:
         raise ValueError(f"rho={args.rho}: must be finite and greater than 0")
     return names
@@ -115,9 +114,8 @@ def _measure(args, names, point, step, about):
 
 
 def _earlier(path, about):
-    """What was measured there before in just the same way, to be added to; else ``about`` alone.
-
-    Says so where numbers will be lost.
+    """What was measured there before in just the same way, to be added to; else ``about`` alone,
+    and what was there is moved aside.
     """
     try:
         before = json.loads(path.read_bytes())
@@ -125,9 +123,12 @@ def _earlier(path, about):
         how = "{examples:,} examples (step {step}, seed {seed}, rho = {rho:g})".format(**before)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return about
-    if not same:
-        print(f"{path}: replaces numbers measured on {how}", file=sys.stderr)
-    return before if same else about
+    if same:
+        return before
+    number = 1 + sum(1 for _ in path.parent.glob("earlier-flatness-*"))
+    aside = path.rename(path.with_name(f"earlier-flatness-{number}.json"))
+    print(f"{path.name}: what was measured on {how} is now {aside.name}", file=sys.stderr)
+    return about
 
 
 def _tell_infinite(found):

@@ -4,7 +4,7 @@ import argparse
 import math
 import pathlib
 
-from samscale.cli.words import fail, guarded, words
+from samscale.cli.words import check_seed, fail, guarded, words
 
 FORMATS = ("svg", "png", "pdf")
 PRINCIPAL = ("first principal direction", "second")
@@ -44,9 +44,10 @@ def _checked(args):
     out = pathlib.Path(args.out or pathlib.Path(args.runs[0]) / "landscape.svg")
     if out.suffix.removeprefix(".") not in FORMATS:
         raise ValueError(f"out={str(out)!r}: the suffix must be one of {', '.join(FORMATS)}")
-    for name, least in (("examples", 0), ("cells", 2), ("seed", 0)):
+    for name, least in (("examples", 0), ("cells", 2)):
         if getattr(args, name) < least:
             raise ValueError(f"{name}={getattr(args, name)}: must be at least {least}")
+    check_seed(args.seed)
     if not 0 < args.reach < math.inf:
         raise ValueError(f"reach={args.reach}: must be finite and greater than 0")
     if args.out and not out.resolve().parent.is_dir():

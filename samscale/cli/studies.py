@@ -4,8 +4,9 @@ import argparse
 import pathlib
 
 from samscale.cli.train import call
-from samscale.cli.words import fail, guarded, stoppable, words
+from samscale.cli.words import check_there, check_workdir, fail, guarded, piped, stoppable, words
 
+FORMATS = ("pdf", "png", "svg")
 FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
 
 
@@ -30,6 +31,7 @@ def study(argv) -> int:
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
     args = parser.parse_args(argv[1:])
     try:
+        check_workdir(args.workdir)
         chosen = _changed(load_study(args.file), args).validate()
         from samscale.study import executors
 
@@ -64,6 +66,8 @@ def _changed(chosen, args):
 
 def _options(args):
     """NAME -> VALUE, text for text, as the executor wants to understand it."""
+    if args.address and args.executor != "ray":
+        raise ValueError(f"address={args.address!r}: only for executor='ray'")
     options = {"address": args.address} if args.address else {}
     for text in args.option:
         name, equals, value = text.partition("=")
@@ -86,6 +90,7 @@ def status(argv) -> int:
     def show():
         from samscale.study import status
 
+        check_there(args.workdir)
         for line in status.lines(args.workdir):
             print(line)
 
@@ -105,6 +110,9 @@ def results(argv) -> int:
     def show():
         from samscale.study import load, tables
 
+        check_there(args.workdir)
+        if args.parquet is not None:
+            _check_out("parquet", args.parquet)
         table = tables.where(load(args.workdir), args.where)
         if args.parquet:
             tables.to_parquet(table, args.parquet)
@@ -123,7 +131,7 @@ def report(argv) -> int:
     def show():
         from samscale.study.publish import publish
 
-        found, path = publish(args.workdir, _name(args))
+        found, path = publish(args.workdir, _named(args))
         print(f"{found.analysis.answer}\n{path}")
 
     return _asked(show)
@@ -141,12 +149,15 @@ def figure(argv) -> int:
     def show():
         from samscale.study import publish
 
-        path = pathlib.Path(args.out or f"{args.kind}.{args.format or 'pdf'}")
-        if args.format and path.suffix.lower() != f".{args.format}":
-            raise ValueError(f"out={args.out!r}: must end in .{args.format}, as --format says")
-        if not path.parent.is_dir():
-            raise ValueError(f"out={args.out!r}: no such folder as {str(path.parent)!r}")
-        publish.figure(args.workdir, _name(args), args.kind, path)
+        suffix = (args.format or pathlib.Path(args.out or "").suffix[1:] or "pdf").lower()
+        if suffix not in FORMATS:
+            field = f"format={args.format!r}" if args.format else f"out={args.out!r}: the suffix"
+            raise ValueError(f"{field}: must be one of {', '.join(FORMATS)}")
+        path = pathlib.Path(args.out or f"{args.kind}.{suffix}")
+        if path.suffix.lower() != f".{suffix}":
+            raise ValueError(f"out={args.out!r}: must end in .{suffix}, as --format says")
+        _check_out("out", str(path))
+        publish.figure(args.workdir, _named(args), args.kind, path)
         print(path)
 
     return _asked(show)
@@ -194,18 +205,31 @@ def _dry_run(chosen, workdir):
 
 
 def _asked(show) -> int:
+    def shown():
+        with piped():
+            show()
+
     try:
-        return guarded(show)
+        return guarded(shown)
     except ValueError as error:
         return fail(error, 2)
 
 
-def _name(args):
+def _named(args):
+    """The study that is asked for, the newest unless told. Raises ``ValueError``."""
     from samscale.study import store
 
-    if args.study is None and (names := store.names(args.workdir)):
-        return names[0]
-    return args.study or ""
+    check_there(args.workdir)
+    names = store.names(args.workdir)
+    if not names:
+        raise ValueError(f"workdir={args.workdir!r}: holds no study")
+    return names[0] if args.study is None else args.study
+
+
+def _check_out(field, path):
+    """Raises ``ValueError`` where a file cannot be written: before what takes time."""
+    if not path or not pathlib.Path(path).parent.is_dir():
+        raise ValueError(f"{field}={path!r}: must be a file in a folder that is there")
 
 
 def _parser(command, *positional):

@@ -1,16 +1,19 @@
 """``python main.py`` and ``samscale train``: one network."""
 
+import ast
 import dataclasses
 import importlib.util
 import pathlib
 import re
+import textwrap
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from samscale.cli.words import fail, guarded, stoppable
+from samscale.cli.words import check_workdir, fail, guarded, piped, stoppable
 from samscale.config import KINDS, Config, from_mapping, unknown_knob
 
+WHATEVER = (Exception, SystemExit)  # that a file of the user's may raise
 USAGE = """\
 Train one network.
 
@@ -24,7 +27,8 @@ Knobs, with the defaults that a config file begins from:
 def train(argv) -> int:
     """Train one network: --workdir=DIR --config=FILE [--config.KNOB=VALUE ...], or --help."""
     if any(word in ("-h", "--help", "--helpfull") for word in argv[1:]):
-        print(USAGE + "\n".join(_knobs()))
+        with piped():
+            print(USAGE + "\n".join(_knobs()))
         return 0
     return guarded(lambda: _train(argv))
 
@@ -47,8 +51,7 @@ def parse(argv) -> tuple[Config, str]:
     argv = [_quoted(word) for word in _last_of_each_knob(argv)]
     config = load_config(path)
     values = _parse_flags(argv, config)
-    if not values.workdir:
-        raise ValueError("workdir: must be a folder for the runs, as in --workdir=runs")
+    check_workdir(values.workdir or "")
     return dataclasses.replace(values.config).validate(), values.workdir
 
 
@@ -79,13 +82,13 @@ def call(file: str, field: str, function: str, *arguments):
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a file of the user's may raise
+    except WHATEVER as error:
         raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{field}={file!r}: must define {function}()")
     try:
         return getattr(module, function)(*arguments)
-    except Exception as error:  # whatever a file of the user's may raise
+    except WHATEVER as error:
         raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
 
 
@@ -116,8 +119,10 @@ def _last_of_each_knob(argv):
     last = {}
     for i, word in enumerate(argv):
         name = word.partition("=")[0].lstrip("-")
+        field, dot, knob = name.partition(".")
+        if word.startswith("-") and dot and field != "config":
+            raise ValueError(f"{name}: no such flag; knobs are written --config.{knob}=VALUE")
         if word.startswith("-") and name.startswith("config."):
-            knob = name.removeprefix("config.")
             if knob not in Config.__dataclass_fields__:
                 raise ValueError(f"config.{unknown_knob(knob)}")
             _check_number(knob, word.partition("=")[2])
@@ -133,6 +138,11 @@ def _check_number(knob, text):
         try:
             kind(text)
         except ValueError:
+            raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}") from None
+    if kind == tuple[int, ...]:
+        try:
+            ast.literal_eval(text)
+        except (ValueError, SyntaxError):
             raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}") from None
     if kind is bool and text.lower() not in ("", "true", "t", "1", "false", "f", "0"):
         raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}")
@@ -162,7 +172,10 @@ def _take_config(argv):
 
 def _knobs():
     for field in dataclasses.fields(Config):
-        law = field.metadata["law"].words
-        yield f"  --config.{field.name}={field.default!r}\n        {field.metadata['meaning']}" + (
-            f" ({law})" if law != "anything" else ""
-        )
+        law, meaning = field.metadata["law"].words, field.metadata["meaning"]
+        words = meaning + (f" ({law})" if law != "anything" else "")
+        if table := re.search(r"a key of ([\w.]+)\.(\w+)", meaning):
+            module = importlib.import_module(f"samscale.{table[1]}")
+            words += "; one of " + ", ".join(sorted(getattr(module, table[2])))
+        start = f"  --config.{field.name}={field.default!r}\n"
+        yield start + textwrap.fill(words, 79, initial_indent=8 * " ", subsequent_indent=8 * " ")

@@ -4,10 +4,13 @@
 """
 
 import contextlib
+import os
+import pathlib
 import signal
 import sys
 
 from samscale.errors import Diverged, Interrupted
+from samscale.laws import SEED
 
 STOPPED = "stopped; finished cells are kept, and the same command goes on from there"
 
@@ -26,9 +29,19 @@ def guarded(action) -> int:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         first = str(error).partition("\n")[0]
-        return fail(f"not enough memory, take fewer examples or a smaller batch ({first})", 1)
+        return fail(f"not enough memory: take a smaller network, batch or sample ({first})", 1)
     except KeyboardInterrupt:
         return fail("stopped before there was anything to save", 130)
+
+
+@contextlib.contextmanager
+def piped():
+    """Whoever reads what is printed may have seen enough before the end: no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -55,6 +68,27 @@ def stoppable(said=STOPPED):
         sys.unraisablehook = complain
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def check_seed(seed: int) -> None:
+    """Raises ``ValueError`` for what is no seed of a run either."""
+    if not SEED.holds(seed):
+        raise ValueError(f"seed={seed}: must be {SEED.words}")
+
+
+def check_workdir(workdir: str) -> None:
+    """Raises ``ValueError`` where runs cannot go; nothing is made."""
+    path = pathlib.Path(workdir)
+    if not workdir or (path.exists() and not path.is_dir()):
+        raise ValueError(f"workdir={workdir!r}: must be a folder, as in --workdir=runs")
+
+
+def check_there(workdir: str) -> None:
+    """Raises ``ValueError`` where there is nothing to look at."""
+    path = pathlib.Path(workdir)
+    if not path.is_dir():
+        what = "a file" if path.exists() else "not there"
+        raise ValueError(f"workdir={workdir!r}: must be a folder with runs; it is {what}")
 
 
 def words(error: OSError):

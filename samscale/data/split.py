@@ -17,6 +17,11 @@ def stratified_split(y, validation_fraction, split_seed):
         )
     classes, sizes = np.unique(y, return_counts=True)
     total = round(validation_fraction * len(y))
+    if validation_fraction and not 0 < total < len(y):
+        raise ValueError(
+            f"validation_fraction={validation_fraction}: must be 0, or hold out some and not all "
+            f"of {len(y)} examples, not {total}"
+        )
     quotas = _largest_remainder(validation_fraction * sizes, total)
     order = generator(split_seed, "split").permutation(len(y))
     held = np.zeros(len(y), bool)

@@ -14,7 +14,8 @@ from samscale.config import Config, unknown_knob
 
 SCIENTIFIC, NUISANCE, REPEATED, FIXED = "scientific", "nuisance", "repeated", "fixed"
 METHOD = "method"  # the axis whose first value is the baseline
-QUICK_EPOCHS, QUICK_SEEDS, QUICK_VALUES, QUICK_SIZES = 3, 2, 2, 3
+QUICK_SEEDS, QUICK_VALUES = 2, 2
+QUICK_EPOCHS, QUICK_SIZES = {True: 3, False: 1}, {True: 3, False: 2}  # of MLPs, of convolutions
 
 
 class Axis(NamedTuple):
@@ -114,6 +115,8 @@ class Study:
 
     def validate(self) -> "Study":
         """Return self, or raise ``ValueError`` with the field, its value and what is legal."""
+        if not isinstance(self.question, str):
+            raise ValueError(f"question={self.question!r}: must be text")
         names = [axis.name for axis in self.axes]
         for name in names:
             if names.count(name) > 1:
@@ -165,17 +168,22 @@ class Study:
         return self._with_axes(wanted if axis is seeds[0] else axis for axis in self.axes)
 
     def quick(self) -> "Study":
-        """The same in minutes: few epochs, seeds, sizes and nuisance values."""
-        kept = {SCIENTIFIC: QUICK_SIZES, NUISANCE: QUICK_VALUES, REPEATED: QUICK_SEEDS}
-        thin = self._with_axes(
-            axis
-            if axis.name == METHOD
-            else axis._replace(values=_thin(axis.values, kept[axis.role]))
-            for axis in self.axes
-        )
+        """The same in minutes: few epochs, seeds and nuisance values, and the first sizes."""
+        small = self.base.model == "MLP"
+        kept = {SCIENTIFIC: QUICK_SIZES[small], NUISANCE: QUICK_VALUES, REPEATED: QUICK_SEEDS}
+
+        def few(axis):
+            if axis.name == METHOD:
+                return axis
+            if axis.name == self.size.name:
+                first = list(axis.values.items())[: kept[SCIENTIFIC]]
+                return axis._replace(values=dict(first))
+            return axis._replace(values=_thin(axis.values, kept[axis.role]))
+
+        thin = self._with_axes(map(few, self.axes))
         if self.base.num_train_steps != -1:
             return thin._shortened(1 / 20)
-        return thin._shortened(min(1.0, QUICK_EPOCHS / self.base.num_epochs))
+        return thin._shortened(min(1.0, QUICK_EPOCHS[small] / self.base.num_epochs))
 
     def _with_axes(self, axes) -> "Study":
         return dataclasses.replace(self, axes=tuple(axes))

@@ -13,6 +13,7 @@ from samscale.flatness.meanings import ASIDE
 from samscale.study.grid import METHOD, NUISANCE, REPEATED, Study
 from samscale.study.grid import cells as grid_cells
 from samscale.training import folder, record
+from samscale.training.files import read_json
 
 DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
 
@@ -33,10 +34,10 @@ def load(workdir) -> pd.DataFrame:
 def row(path: pathlib.Path) -> dict[str, Any]:
     """One run as ``load`` gives it."""
     try:
-        config = json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError):  # none, or being written by a much older version
-        config = {}
-    found = {"run_id": path.name, **config, "width": _width(config), **outcome(path)}
+        config, found = read_json(path / "config.json"), outcome(path)
+    except OSError as error:
+        config, found = {}, {"status": FAILED, "reason": str(error)}
+    found = {"run_id": path.name, **config, "width": _width(config), **found}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
 
@@ -96,9 +97,11 @@ def curves(table: pd.DataFrame, workdir) -> pd.DataFrame:
 def outcome(path) -> dict[str, Any]:
     """``status``, ``reason`` and, where it is done, the last metrics of a run."""
     if folder.is_done(path):
-        final = _last_line(path)
-        final.pop("kind")
-        return {"status": DONE, "reason": "", **final}
+        try:
+            return {"status": DONE, "reason": "", **_last_line(path)}
+        except (OSError, ValueError) as error:  # tables of others, and of thousands, go on
+            reason = f"{pathlib.Path(path) / record.NAME}: damaged ({error})"
+            return {"status": FAILED, "reason": reason}
     reason = folder.failure(path)
     return {"status": FAILED if reason else UNFINISHED, "reason": reason or ""}
 
@@ -111,7 +114,7 @@ def _flatness(path, found):
     if found["status"] != DONE:
         return {}
     prefix, file = "flatness_", pathlib.Path(path) / "flatness.json"
-    since = json.loads(file.read_bytes()) if file.exists() else {}
+    since = read_json(file) if file.exists() else {}
     since = since if since.get("step") == found["step"] else {}  # not of a run in the middle
     about = {name: since.pop(name, None) for name in ("step", "examples", "seed", "rho")}
     later = {prefix + name: value for name, value in since.items()}
@@ -119,7 +122,7 @@ def _flatness(path, found):
     n = own.pop(prefix + "examples", None)
     ways = [_way(**{k: about[k] for k in ("examples", "rho")})] if set(later) - set(own) else []
     if own:
-        config = json.loads((pathlib.Path(path) / "config.json").read_bytes())
+        config = read_json(pathlib.Path(path) / "config.json")
         ways.append(_way(n or config[prefix + "examples"], config[prefix + "rho"]))
     numbers = {k: v for k, v in (later | own).items() if not k.endswith(ASIDE)}
     return {**numbers, "measured": "; ".join(dict.fromkeys(ways))} if numbers else {}
@@ -132,7 +135,7 @@ def _way(examples, rho):
 def _last_line(path):
     """Of the record of a finished run; tables of thousands need no other line."""
     *_, last, _ = (pathlib.Path(path) / record.NAME).read_bytes().rsplit(b"\n", 2)
-    return json.loads(last)
+    return {name: value for name, value in json.loads(last).items() if name != "kind"}
 
 
 def _width(config):

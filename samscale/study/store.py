@@ -15,7 +15,7 @@ from typing import Any
 from samscale.config import from_mapping
 from samscale.study.grid import Axis, Study
 from samscale.training import folder
-from samscale.training.files import write_atomically
+from samscale.training.files import read_json, write_atomically
 
 PREFIX = "study-"
 
@@ -37,7 +37,7 @@ def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
 
 def _starts(path, command) -> list[dict[str, Any]]:
     """Every command and environment that the study was run with, those that repeat once."""
-    before = _remembered(json.loads(path.read_bytes())) if path.is_file() else []
+    before = _remembered(read_json(path)) if path.is_file() else []
     new = {"command": command, "environment": folder.environment()}
     environment = lambda start: {**start["environment"], "time": "", "command": ""}
     plain = lambda start: (start["command"], environment(start))
@@ -53,7 +53,7 @@ def _remembered(content) -> list[dict[str, Any]]:
 def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
     """The study as it was saved, and its starts: each a ``command`` and an ``environment``.
 
-    Raises ``ValueError`` where none was.
+    Raises ``ValueError`` where none was, ``OSError`` where it is damaged.
     """
     if not pathlib.Path(workdir).is_dir():
         raise ValueError(f"workdir={str(workdir)!r}: no such folder")
@@ -61,7 +61,7 @@ def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
     if not path.is_file():
         choices = ", ".join(names(workdir)) or "none yet"
         raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
     starts = _remembered(content)
     content["base"] = from_mapping(content["base"])
     content["axes"] = tuple(

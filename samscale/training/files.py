@@ -2,9 +2,11 @@
 
 import contextlib
 import glob
+import json
 import os
 import pathlib
 import uuid
+from typing import Any
 
 LEFT_SECONDS = 3600.0  # no write takes longer: what a killed one left behind may go
 
@@ -30,6 +32,14 @@ def write_atomically(path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names none
     _sweep(path, before=written - LEFT_SECONDS)
     _sync_folder(path.parent)
+
+
+def read_json(path) -> Any:
+    """Raises ``OSError``, which names the file, where it is absent or damaged."""
+    try:
+        return json.loads(pathlib.Path(path).read_bytes())
+    except ValueError as error:
+        raise OSError(f"{path}: damaged; move it away, or mend it ({error})") from error
 
 
 def _sweep(path, before):

@@ -17,7 +17,7 @@ from importlib import metadata
 
 from samscale.config import Config
 from samscale.training import lease
-from samscale.training.files import write_atomically
+from samscale.training.files import read_json, write_atomically
 
 DONE, FAILED = "done", "failed.json"
 
@@ -60,7 +60,7 @@ def failure(folder) -> str | None:
     path = pathlib.Path(folder) / FAILED
     if not path.exists() or is_done(folder):
         return None
-    return json.loads(path.read_bytes())["reason"]
+    return read_json(path)["reason"]
 
 
 def forgive(folder) -> None:

@@ -27,6 +27,7 @@ import samscale
 from samscale import data, models
 from samscale.config import Config
 from samscale.tasks import Task
+from samscale.training import memory
 from samscale.training.folder import versions
 
 
@@ -35,7 +36,8 @@ class Kept:
 
     ``name``: what it is kept under; None: in this process only. ``donate``: the positions of
     arguments that results may overwrite. ``memory``: bytes that the program compiled last needs,
-    arguments included. Cost of a call beyond its program: some microseconds a leaf.
+    arguments included; more than there are raise ``MemoryError`` before it runs, for XLA on a CPU
+    would wait for ever. Cost of a call beyond its program: some microseconds a leaf.
     """
 
     def __init__(self, function: Callable, name: str | None, donate: tuple[int, ...] = ()):
@@ -61,6 +63,7 @@ class Kept:
         if (m := program.memory_analysis()) is not None:
             new = m.output_size_in_bytes - m.alias_size_in_bytes
             self.memory = m.argument_size_in_bytes + m.temp_size_in_bytes + new
+            memory.check(self.memory)
         return program
 
     def _made(self, args, named):

@@ -123,9 +123,11 @@ class Lane:
         last = f"{finite[-1]:.6g}" if len(finite) else "none"
         where = self.step + bad + 1
         self._write({"kind": "diverged", "step": where})
+        saved = checkpoint.step(self.path)
+        kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was saved yet"
         raise Diverged(
             f"the loss or its gradient is not finite at step {where} (last finite loss: {last}); "
-            f"the last good checkpoint is kept ({self.path})"
+            f"{kept} ({self.path})"
         )
 
     def _last_losses(self):

@@ -1,12 +1,12 @@
 """How many runs of one program are trained at a time."""
 
 import math
-import os
 
 import jax
 import numpy as np
 
 from samscale.config import Config
+from samscale.training import memory
 from samscale.training.compiled import compiled
 from samscale.training.method import is_uneven
 
@@ -32,7 +32,7 @@ def best(config: Config, wanted: int = 0) -> int:
         return 1
     # weights, two gradients, the ascended weights, moments, and the maps of a pass: float32
     held = 4 * (6 * size + _maps(task, params, stats, config.batch_size))
-    return max(1, min(wanted, int(SHARE * _free() / held)))
+    return max(1, min(wanted, int(SHARE * memory.free() / held)))
 
 
 def _maps(task, params, stats, batch_size) -> int:
@@ -44,12 +44,3 @@ def _maps(task, params, stats, batch_size) -> int:
     loss = lambda *at: task.loss(*at, True)
     jaxpr = jax.make_jaxpr(loss)(params, stats, batch, jax.random.key(0))
     return sum(math.prod(v.aval.shape) for equation in jaxpr.eqns for v in equation.outvars)
-
-
-def _free() -> float:
-    """Bytes that the device has left; of the host's memory where it does not say."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    pages = next(n for n in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES") if n in os.sysconf_names)
-    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")

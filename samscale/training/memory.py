@@ -1,0 +1,25 @@
+"""How much memory there is."""
+
+import os
+
+import jax
+
+
+def check(needed: float) -> None:
+    """Raises ``MemoryError`` where a CPU's programs need more than this machine has in all."""
+    if jax.default_backend() == "cpu" and needed > (there := _of_host("SC_PHYS_PAGES")):
+        gib = lambda size: f"{size / 2**30:,.1f} GiB"
+        raise MemoryError(f"{gib(needed)} needed, of {gib(there)}")
+
+
+def free() -> float:
+    """Bytes that the device has left; of the host's memory where it does not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    known = next(n for n in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES") if n in os.sysconf_names)
+    return _of_host(known)
+
+
+def _of_host(pages) -> float:
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
