@@ -40,7 +40,7 @@ def test_one_seed_has_no_interval_and_is_no_evidence():
     assert set(found.trends["verdict"]) == {"no evidence"}
     assert found.gains[["sem", "low", "high"]].isna().all(axis=None)
     assert found.trends[["low", "high"]].isna().all(axis=None)
-    assert "no evidence" in found.answer
+    assert found.answer.startswith("1 seed does not tell whether the gain of sam over sgd changes")
     assert said(found, "fewer than 3 pairs", "one pair gives no interval")
 
 
@@ -119,3 +119,18 @@ def test_without_a_choice_no_validation_is_needed():
     found = analyse(simulate(growing).assign(select=np.nan), PLAIN)
     assert set(found.gains["protocol"]) == {"test", "validation"}
     assert not said(found, "validation")
+
+
+@pytest.mark.parametrize("seeds, told", [(1, "1 seed does"), (2, "2 seeds do")])
+def test_fewer_than_three_seeds_tell_nothing_of_a_trend(seeds, told):
+    found = analyse(simulate(growing, seeds=seeds, noise=1e-6).assign(panel=""), PLAIN)
+    assert found.answer.startswith(f"{told} not tell whether the gain of sam over sgd changes with")
+    assert "grows" not in "".join([found.answer, *found.trends["sentence"]])
+
+
+def test_panels_of_too_few_seeds_are_counted_apart():
+    cells = simulate(growing, studies=3, noise=1e-6)
+    few = analyse(cells[(cells["panel"] == "study=0") | (cells["seed"] < 2)], PLAIN).answer
+    assert "that grow with parameters: 1 of 3 (sam with study=0)" in few
+    assert "With fewer than 3 seeds, which do not tell: 2 of 3 (sam with study=1, sam with" in few
+    assert "do not tell" not in analyse(cells, PLAIN).answer

@@ -9,6 +9,7 @@ from samscale.study import statistics
 
 VERBS = {"grows": "grows", "shrinks": "shrinks", "no evidence": "changes"}
 TWO = "it needs two sizes"
+FEW = 3  # seeds: below, an interval is so wide that it tells nothing, and is not drawn
 
 
 def trend(row, design):
@@ -16,12 +17,12 @@ def trend(row, design):
     gain = f"the gain of {row.method} over {row.against}{_protocol(row, design)}"
     if not row.n:
         return _start(row.panel, f"nothing can be said yet of how {gain} changes: {TWO}")
-    verb = f"{gain} {VERBS[row.verdict]} with {design.x_name}"
-    claim = f"there is no evidence that {verb}" if row.verdict == "no evidence" else verb
+    claim = _claim(row, gain, design)
     slope = f"{_amount(row.slope, design)} per {_step(design)}"
     slope = f"{slope} ({_interval(row.low, row.high, design)})"
     rank = f", Kendall's tau {row.tau:+.2f} (p = {row.p:.2g})" if row.tau == row.tau else ""
-    return _start(row.panel, f"{claim}: {slope}{rank}, on {_count(row.n, 'seed')}")
+    seeds = "" if row.n < FEW else f", on {_count(row.n, 'seed')}"
+    return _start(row.panel, f"{claim}: {slope}{rank}{seeds}")
 
 
 def radius(row, design):
@@ -117,11 +118,11 @@ def few_seeds(gains):
     """Warnings: gains from fewer than three pairs of seeds."""
     by = ["panel", "method", "against"]
     for (panel, method, against), rows in gains.groupby(by, sort=False):
-        few = rows[rows["n"] < 3]
+        few = rows[rows["n"] < FEW]
         if len(few):
             sizes = f"at {len(few)} of {_count(len(rows), 'size')}"
             gain = f"the gain of {method} over {against}"
-            text = f"{gain} rests on fewer than 3 pairs of seeds {sizes}"
+            text = f"{gain} rests on fewer than {FEW} pairs of seeds {sizes}"
             so = "one pair gives no interval" if few["n"].min() < 2 else "intervals are very wide"
             yield _start(panel, f"{text}: {so}")
 
@@ -150,11 +151,12 @@ def worse(row, design):
 
 
 def _tally(rows, worse, design):
-    """Many trends in one or two sentences."""
+    """Many trends in one to three sentences."""
+    verdicts = rows["verdict"].mask(rows["n"].between(1, FEW - 1), "too few seeds")
     named = rows["method"] + rows["panel"].map(lambda panel: f" with {panel}" if panel else "")
 
     def count(verdict):
-        names = list(named[rows["verdict"] == verdict])
+        names = list(named[verdicts == verdict])
         few = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         return f"{len(names)} of {len(rows)}" + (f" ({few})" if few else "")
 
@@ -162,9 +164,20 @@ def _tally(rows, worse, design):
         f"Gains over {design.baseline} that grow with {design.x_name}: {count('grows')}; that "
         f"shrink: {count('shrinks')}; without evidence of a change: {count('no evidence')}."
     )
+    if (verdicts == "too few seeds").any():
+        text += f" With fewer than {FEW} seeds, which do not tell: {count('too few seeds')}."
     sunk = rows["panel"].isin(worse.loc[worse["method"] == design.baseline, "panel"]).sum()
     caution = f" For {sunk} of {len(rows)}, {design.baseline} itself got worse."
     return text + caution if sunk else text
+
+
+def _claim(row, gain, design):
+    if row.n < FEW:
+        verb = "does" if row.n == 1 else "do"
+        what = f"{gain} changes with {design.x_name}"
+        return f"{_count(row.n, 'seed')} {verb} not tell whether {what}"
+    verb = f"{gain} {VERBS[row.verdict]} with {design.x_name}"
+    return f"there is no evidence that {verb}" if row.verdict == "no evidence" else verb
 
 
 def _protocol(row, design):
