@@ -283,3 +283,48 @@ def test_small_numbers_have_no_thousandths_on_their_axis(scale, kind):
     cells = cells.assign(x=cells["x"] * scale)
     chart = charts.gain(frames.Study(cells, analyse(cells, DESIGN), DESIGN, INFO))
     assert f'"format": "{kind}"' in json.dumps(chart)
+
+
+def svg_of(cells, kind, path, design=DESIGN):
+    info = {**INFO, "paper": {}}
+    figure(cells, analyse(cells, design), design, info, kind, path)
+    return path.read_text()
+
+
+@pytest.mark.parametrize("log_x", [True, False])
+@pytest.mark.parametrize("kind", ["gain", "absolute", "flatness", "cost"])
+def test_all_points_of_a_lone_size_stand_together_in_the_middle(tmp_path, kind, log_x):
+    cells, _ = simulated(widths=(10,))
+    cells["flatness_trace"] = 1 + cells["value"]
+    svg = svg_of(cells, kind, tmp_path / "a.svg", Design(("rho",), log_x=log_x))
+    points = re.findall(r'aria-roledescription="point" transform="translate\(([\d.]+),', svg)
+    width = max(map(float, re.findall(r'class="background"[^>]*d="M[^h]*h([\d.]+)', svg)))
+    places = np.array(points, float) / width
+    assert len(places) > 2
+    assert np.ptp(places) < 0.15
+    assert places.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_axis_labels_a_lone_value_with_its_digits(tmp_path):
+    cells, _ = simulated(widths=(10,), seeds=1)
+    cells = cells[cells["method"] == "sgd"].assign(flatness_trace=0.0214, flatness_a=1.76)
+    svg = svg_of(cells, "flatness", tmp_path / "a.svg")
+    assert {"0.0214", "1.76"} <= set(re.findall(r">([\d.]+)</text>", svg))
+
+
+NO_BAR, BAR = "without an interval: none is drawn below 3 seeds", "its bar a 95 % interval"
+
+
+@pytest.mark.parametrize(
+    "seeds, told",
+    [(2, [NO_BAR]), (3, [BAR + "."]), ("both", [BAR + ", drawn from 3 seeds on"])],
+)
+def test_words_tell_of_intervals_where_there_are_any(tmp_path, seeds, told):
+    cells, curves = simulated(seeds=2 if seeds == 2 else 3)
+    if seeds == "both":
+        cells = cells[(cells["seed"] < 2) | (cells["x"] > 500)]
+    page = built(tmp_path, cells.assign(flatness_trace=cells["value"]), curves)
+    notes = re.findall(r'<p class="note">([^<]*)</p>', page)
+    notes = [note for note in notes if "interval" in note]
+    assert len(notes) == 3  # of gains, methods and flatness
+    assert all(words in note for note in notes for words in told)

@@ -92,7 +92,7 @@ def training(study, curves):
         .mark_line(strokeWidth=1.5, point={"size": 10})
         .encode(
             alt.X("epoch:Q", title="Epoch").axis(tickMinStep=1),
-            alt.Y("value:Q", title=None).scale(zero=False),
+            alt.Y("value:Q", title=None).scale(zero=False).axis(format=marks.NUMBER),
             marks.colour(study, methods),
             tooltip=tooltip,
         )

@@ -221,19 +221,30 @@ def _scaled(frame, study):
     return _dodged(frame.dropna(subset=["x", "value"]).reset_index(drop=True), study)
 
 
+def ends(x, log) -> list[float]:
+    """Of the axis of ``x``: a lone one stands amid a factor of ten, or amid as much as itself."""
+    low, high = float(x.min()), float(x.max())
+    if low != high:
+        return [low, high]
+    if log:
+        return [low / 10**0.5, low * 10**0.5]
+    half = abs(low) / 2 or 0.5
+    return [low - half, low + half]
+
+
 def _dodged(frame, study):
-    """Moves each series aside by up to 2 % of the range of ``x``, and its seeds a little more.
+    """Moves each series aside by up to 2 % of the axis of ``x``, and its seeds a little more.
 
     All series of a size stay nearer to it than to the next size; published points stay in place.
     """
     log = study.design.log_x
     x = frame["x"].astype(float)
-    x = np.log10(x.where(x > 0)) if log else x
+    span = ends(x[x > 0] if log else x, log)
+    x, span = (np.log10(x.where(x > 0)), np.log10(span)) if log else (x, span)
     own, seed = frame["part"] != "paper", frame["part"].eq("seed")
     names = list(dict.fromkeys(frame.loc[own, "series"]))
     order = {name: k - (len(names) - 1) / 2 for k, name in enumerate(names)}
-    gaps = np.diff(np.unique(x[own].dropna()))
-    widest = 0.02 * (x.max() - x.min() or 1)
-    step = min([widest, *0.6 * gaps / max(1, len(names))])
+    gaps = np.array([np.ptp(span), *np.diff(np.unique(x[own].dropna()))])
+    step = min([0.02 * np.ptp(span), *0.6 * gaps / max(1, len(names))])
     at = x + step * (frame["series"].map(order).astype(float).fillna(0) + 0.35 * seed)
     return frame.assign(at=10**at if log else at).dropna(subset="at")

@@ -6,12 +6,13 @@ import json
 import numpy as np
 
 from samscale.study.report import frames
+from samscale.study.sentences import FEW
 
 # Okabe and Ito's colours: told apart by colour-blind readers, on white and on dark grey
 BASELINES = ["#0072B2", "#56B4E9", "#999999"]
 METHODS = ["#D55E00", "#009E73", "#CC79A7", "#E69F00", "#F0E442"]
 GREY = "#8C8C8C"
-FEW = 3  # seeds: below, an interval is so wide that nothing else could be seen beside it
+NUMBER = ",.6~g"  # on an axis: left to itself, Vega labels a lone 0.0214 as 0
 SOLID, DASHED, DOTTED = [1, 0], [6, 4], [2, 2]
 
 
@@ -85,7 +86,7 @@ def _y(title, log_y, ticks):
     import altair as alt
 
     scale = {"type": "log", "nice": False, "padding": 8} if log_y else {"zero": False}
-    axis = {"grid": True, **({"tickCount": 4, "format": ",~g"} if log_y else {})}
+    axis = {"grid": True, "format": NUMBER, **({"tickCount": 4} if log_y else {})}
     if ticks:
         scale |= {"padding": 12, "domain": [min(ticks), max(ticks)]}
         axis |= {"values": ticks, "format": "~g", "labelOverlap": len(ticks) > 9, "tickCount": 99}
@@ -158,6 +159,8 @@ def _x(study, frame):
     if 0 < len(ticks) <= 8:
         axis["values"] = list(significant(ticks))
     kind = {"type": "log"} if design.log_x else {"zero": False}
+    if frame["x"].nunique() == 1:  # else what stands aside of it would span the axis
+        kind["domain"] = frames.ends(frame["x"], design.log_x)
     title = design.x_name.replace("_", " ").capitalize()
     return alt.X("at:Q", title=title).scale(**kind, nice=False, padding=14).axis(**axis)
 

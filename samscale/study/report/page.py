@@ -9,6 +9,7 @@ import string
 from typing import NamedTuple
 
 from samscale.study.report import charts, figures, frames, tables, vega
+from samscale.study.sentences import FEW
 from samscale.training.files import write_atomically
 
 
@@ -84,10 +85,12 @@ def _sections(study, specs):
     """In the order of the questions a reader asks: does it pay, where from, at what price."""
     unit, base, words = frames.unit(study.design), study.design.baseline, tables.protocol(study)
     radius, x = frames.axis(study.design), study.design.x_name
-    small = " A dot is one seed; a point is their mean, its bar a 95 % interval."
+    bars = {kind: _bars(spec) for kind, spec in specs.items()}
+    dots = "A dot is one seed; a point is their mean,"
     yield Section(
         f"Does it pay more with more {x}?",
-        f"Above the dashed line, the method named first is better.{small} {words}",
+        "Above the dashed line, the method named first is better. "
+        f"{dots} {bars.get('gain')}. {words}",
         "gain",
         (
             tables.plain(study.analysis.selection),
@@ -97,7 +100,7 @@ def _sections(study, specs):
     )
     yield Section(
         f"{unit.value.removesuffix(' (%)')} of each method",
-        f"Means with 95 % intervals over seeds. {words}",
+        f"A point is a mean over seeds, {bars.get('absolute')}. {words}",
         "absolute",
     )
     yield Section(
@@ -120,7 +123,8 @@ def _sections(study, specs):
     )
     for name, picture in _own(study):
         yield Section(picture.title, picture.note, name)
-    yield Section("Flatness at the end of training", small.strip(), "flatness")
+    flatness = f"{dots} {bars.get('flatness')}."
+    yield Section("Flatness at the end of training", flatness, "flatness")
     yield Section(
         "What does it cost?",
         "Means of the finished runs, whatever their nuisance values.",
@@ -152,8 +156,21 @@ def _section(section, study, specs):
     )
 
 
+def _bars(spec):
+    """What the means of a chart have beside them."""
+    means = [row for row in _rows(spec) if row.get("part") == "mean"]
+    told = [row.get("low") is not None for row in means]
+    if not any(told):
+        return f"without an interval: none is drawn below {FEW} seeds"
+    return "its bar a 95 % interval" + ("" if all(told) else f", drawn from {FEW} seeds on")
+
+
+def _rows(spec):
+    return spec.get("datasets", {}).get("rows", ())
+
+
 def _published(study, spec):
-    shown = any(row.get("part") == "paper" for row in spec.get("datasets", {}).get("rows", ()))
+    shown = any(row.get("part") == "paper" for row in _rows(spec))
     source = (study.info.get("paper") or {}).get("source", "")
     return f" Dotted: published results{f' ({source})' if source else ''}." if shown else ""
 
