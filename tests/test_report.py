@@ -328,3 +328,12 @@ def test_words_tell_of_intervals_where_there_are_any(tmp_path, seeds, told):
     notes = [note for note in notes if "interval" in note]
     assert len(notes) == 3  # of gains, methods and flatness
     assert all(words in note for note in notes for words in told)
+
+
+def test_what_no_run_has_is_no_column_of_the_table(tmp_path):
+    cells, curves = simulated(widths=(10,))
+    columns = data(built(tmp_path, cells, curves))["table"]["columns"]
+    assert not {"panel", "reason", "memory (MB)"} & set(columns)
+    cells.loc[0, ["status", "reason", "memory"]] = ["failed", "loss is nan", 1e6]
+    columns = data(built(tmp_path, cells, curves))["table"]["columns"]
+    assert {"reason", "memory (MB)"} <= set(columns)

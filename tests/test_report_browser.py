@@ -43,6 +43,16 @@ const ready = () => charts.every((chart) => chart.querySelector("svg"));
 for (let i = 0; i < 400 && !ready(); i++) await pause(50);
 report.undrawn = charts.filter((chart) => paths(chart).length < 5).map((chart) => chart.id);
 report.words = $("gain").textContent;
+const middle = (box) => (box.left + box.right) / 2;
+const panels = [...$("training").querySelectorAll(".role-scope path.background")];
+const above = (title) => panels.map((panel) => panel.getBoundingClientRect()).some((box) =>
+  Math.abs(middle(box) - middle(title)) < 20 && Math.abs(title.top - box.bottom) < 50);
+const titles = [...$("training").querySelectorAll("text")].filter((t) => t.textContent === "Epoch");
+report.titles = titles.length;
+report.bare = titles.filter((title) => !above(title.getBoundingClientRect())).length;
+const room = document.querySelector("#runs .scroll"), edges = room.getBoundingClientRect();
+report.hidden = room.scrollWidth - room.clientWidth;
+report.outside = edges.left < 0 || edges.right > innerWidth;
 report.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 
 const dot = $("gain").querySelector(".mark-symbol.role-mark path");
@@ -109,6 +119,8 @@ def test_a_browser_draws_all_charts_and_the_table_sorts_filters_and_turns_pages(
     assert report["seen"] == []
     assert report["undrawn"] == []
     assert report["wide"] <= 0  # nothing to scroll sideways
+    assert not report["outside"]
+    assert report["titles"] > report["bare"] == 0
     assert "Gain (percentage points)" in report["words"]
     assert "series" in report["tip"]
     assert report["redrawn"]
@@ -129,3 +141,17 @@ def test_a_browser_takes_hostile_text_for_text(tmp_path):
     assert report["seen"] == []
     assert report["undrawn"] == []
     assert HOSTILE[:20] in report["tip"]
+
+
+@chromium
+def test_no_axis_stands_where_the_last_row_has_no_panel_and_a_wide_table_takes_the_window(tmp_path):
+    cells, curves = simulated()
+    for name in ("validation_loss", "test_loss", "gap"):  # five panels, three in a row
+        curves[name] = 2 * curves["train_loss"]
+    cells["run_id"] = cells["run_id"] + "-of-a-folder-with-a-long-name"
+    curves["run_id"] = curves["run_id"] + "-of-a-folder-with-a-long-name"
+    report = browsed(tmp_path, built(tmp_path, cells, curves), 1250)
+    assert report["titles"] > report["bare"] == 0
+    assert report["hidden"] == 0
+    assert report["wide"] <= 0
+    assert not report["outside"]

@@ -21,7 +21,10 @@ function sized(spec, room) {
   if (!spec.spec) return { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } };
   const { facets } = spec.usermeta;
   const columns = room < 560 ? 1 : facets % 2 && room > 760 ? 3 : 2;
-  return { ...spec, columns, spec: { ...spec.spec, width: Math.floor(room / columns) - 62 } };
+  const inner = { ...spec.spec, width: Math.floor(room / columns) - 62 };
+  // a shared axis is drawn below every column, also where the last row has no panel
+  const axis = facets % columns ? { x: "independent" } : {};
+  return { ...spec, columns, spec: inner, resolve: { ...spec.resolve, axis } };
 }
 
 async function draw(id, spec) {

@@ -8,6 +8,7 @@ import pandas as pd
 from samscale.study.report import frames, marks
 
 FIRST = ["panel", "size", "num_params", "method"]
+MAYBE = ["panel", "reason", "memory"]  # without a column where all runs are blank
 LAST = ["seed", "select", "value", "status", "reason", "seconds", "gradients", "memory"]
 
 
@@ -33,8 +34,7 @@ def runs(study) -> dict:
     percent = " (%)" if unit.factor == 100 else ""
     frame[["select", "value"]] = frame[["select", "value"]].astype(float) * unit.factor
     frame["memory"] = frame["memory"].astype(float) / 1e6
-    if not frame["panel"].any():
-        frame = frame.drop(columns="panel")
+    frame = frame.drop(columns=[name for name in MAYBE if _blank(frame[name])])
     for name in frame.select_dtypes("float"):
         values = frame[name].to_numpy()
         frame[name] = values if name == "num_params" else marks.significant(values)
@@ -43,6 +43,10 @@ def runs(study) -> dict:
     text = frame.to_json(orient="split", index=False)
     table = json.loads(text)
     return {"columns": table["columns"], "rows": table["data"]}
+
+
+def _blank(column):
+    return (column.isna() | column.eq("")).all()
 
 
 def sentences(table, said="") -> str:
