@@ -113,6 +113,16 @@ def test_a_way_to_ones_own_permutation_is_flat_once_units_are_matched(walks):
     assert barriers["straight, units matched"] < 1e-5 < 1e-2 < barriers["straight"]
 
 
+def test_units_that_match_as_they_are_are_said_to(walks, monkeypatch, pair, capsys):
+    monkeypatch.setattr(paths, "aligned", lambda a, b: b)
+    table, barriers = landscape.between(*walks, points=5)
+    assert set(table["way"]) == {"straight"}
+    words = "straight, units matched (they match as they are)"
+    assert barriers == {"straight": barriers["straight"], words: barriers["straight"]}
+    assert command(*pair, "--examples=50", "--cells=3") == 0
+    assert f"barrier, {words}: " in capsys.readouterr().out
+
+
 def test_units_take_their_pruned_weights_with_them(tmp_path):
     """The mask is the first run's: where units of the second have moved, it is not theirs."""
     walks = []

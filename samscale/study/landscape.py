@@ -14,6 +14,8 @@ from samscale.training import measured, program, snapshots
 CELLS, MARGIN = 31, 0.2  # points a side of a plane; what is shown beyond the paths
 HEIGHT, WIDTH, LABEL = 260, 300, 420  # of a chart, and its longest label, in pixels
 BANDS = 12  # of equal log loss
+MATCHED = "straight, units matched"
+AS_THEY_ARE = f"{MATCHED} (they match as they are)"
 STROKES = ["#56B4E9", "#D55E00", "#F0E442", "#CC79A7", "#FFFFFF"]
 
 
@@ -93,24 +95,25 @@ def between(first: Walk, second: Walk, points: int = 25, curve_steps: int = 0, k
 
     Straight; for MLPs also with hidden units permuted to match; with ``curve_steps`` also along a
     quadratic Bezier curve trained for that many. Units take their pruned weights, which are 0, with
-    them: on that way no weight is masked. Raises ``ValueError`` where networks differ, or are
-    pruned otherwise, or an MLP's numbers are not finite.
+    them: on that way no weight is masked. Units that match as they are leave one straight way, and
+    its barrier stands for both. Raises ``ValueError`` where networks differ, or are pruned
+    otherwise, or an MLP's numbers are not finite.
     """
     (losses, data), at = (first.point.losses, first.point.data), np.linspace(0, 1, points)
     a, b = first.params[-1], second.params[-1]
     landscape.alike(f"{second.name}: ", b, a)
     _check_masks([first, second])
     ways = {"straight": (losses, b)}
-    if paths.is_mlp(a):
-        matched = paths.aligned(a, b)
-        if not all(
-            np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (b, matched)), strict=True)
-        ):
-            ways["straight, units matched"] = (measured.unmasked(losses), matched)
+    matched = paths.aligned(a, b) if paths.is_mlp(a) else None
+    as_they_are = matched is not None and _same(b, matched)
+    if matched is not None and not as_they_are:
+        ways[MATCHED] = (measured.unmasked(losses), matched)
     rows, barriers = [], {}
     for way, (losses, end) in ways.items():
         rows.append((way, paths.interpolation(losses, a, end, data, at)))
         barriers[way] = float(paths.barrier(losses, a, end, data, at))
+    if as_they_are:
+        barriers[AS_THEY_ARE] = barriers["straight"]
     if curve_steps:
         losses = first.point.losses
         middle = paths.bezier(losses, a, b, data, key, curve_steps)
@@ -122,13 +125,17 @@ def between(first: Walk, second: Walk, points: int = 25, curve_steps: int = 0, k
     return pd.concat(tables, ignore_index=True), barriers
 
 
+def _same(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(*pair) for pair in pairs)
+
+
 def _check_masks(walks):
     first = walks[0].point.mask
     for other in walks[1:]:
         mask = other.point.mask
-        same = jax.tree.structure(mask) == jax.tree.structure(first)
-        pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(first), strict=True) if same else ()
-        if not same or not all(np.array_equal(a, b) for a, b in pairs):
+        alike = jax.tree.structure(mask) == jax.tree.structure(first)
+        if not alike or not _same(mask, first):
             raise ValueError(f"{other.name}: must be pruned as {walks[0].name} is, to share a loss")
 
 
