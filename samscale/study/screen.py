@@ -4,6 +4,7 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from samscale.study.grid import METHOD
 from samscale.study.statistics import headline
@@ -15,22 +16,12 @@ MOST_FAILED = 10  # failed cells that are listed
 def show(found) -> None:
     """The gain at every size, the answer, the warnings, and the cells that failed."""
     design, analysis = found.design, found.analysis
-    # a table wraps at 80 columns; whoever reads a file has more
-    console = Console() if sys.stdout.isatty() else Console(width=110)
+    console = _console()
     percent = design.metric == "accuracy"
     scale, digits, unit = (100, 2, " %") if percent else (1, 4, "")
-    table = Table(title=found.study.question)
-    for name in (
-        "",
-        design.x_name,
-        design.baseline + unit,
-        METHOD,
-        f"{METHOD}{unit}",
-        "gain, 95 %",
-        *(others := _others(found)),
-        "n",
-    ):
-        table.add_column(name, justify="right")
+    numbers = [design.x_name, design.baseline + unit, f"its{unit or f' {design.metric}'}", "n"]
+    names = ["", *numbers[:2], METHOD, numbers[2], "gain, 95 %", *(others := _others(found)), "n"]
+    table = _table(found.study.question, names, numbers)
     chosen = headline(analysis.chosen).to_dict("records")
     base = {(r["panel"], r["size"]): r for r in chosen if r["method"] == design.baseline}
     mine = {(r["panel"], r["size"], r["method"]): r for r in chosen}
@@ -39,7 +30,7 @@ def show(found) -> None:
 
     def gain(row):
         half = (row["high"] - row["low"]) / 2
-        interval = f" ± {scale * half:.{digits}f}" if half == half else ""
+        interval = f" ±{scale * half:.{digits}f}" if half == half else ""
         return f"{scale * row['mean']:+.{digits}f}{interval}"
 
     for row in rows:
@@ -60,14 +51,14 @@ def show(found) -> None:
         )
     console.print(table)
     for warning in analysis.warnings:
-        console.print(f"[bold]warning[/]: {warning}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("warning", "bold"), ": ", warning), soft_wrap=True)
     failed = found.cells[found.cells["status"] == "failed"]
     for _, row in failed.head(MOST_FAILED).iterrows():
-        console.print(f"failed: {row['run_id']}: {row['reason']}", markup=False, highlight=False)
+        console.print(f"failed: {row['run_id']}: {row['reason']}", highlight=False)
     if len(failed) > MOST_FAILED:
         console.print(f"... and {len(failed) - MOST_FAILED} more failed cells")
     for sentence in (analysis.answer, *analysis.selection):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.print(sentence, highlight=False, soft_wrap=True)
 
 
 def _others(found):
@@ -81,19 +72,26 @@ def _short(x):
     return f"{x:,.0f}" if float(x).is_integer() else f"{x:.3g}"
 
 
+def _console():
+    """What users write is no markup. A file has more room than a terminal of 80 columns."""
+    width = None if sys.stdout.isatty() else 110
+    return Console(width=width, markup=False, emoji=False)
+
+
+def _table(title, names, numbers):
+    """Where there is no room, all but numbers are wrapped at spaces and then folded, never cut."""
+    table = Table(title=title)
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold", no_wrap=name in numbers)
+    return table
+
+
 def show_plan(groups) -> None:
     """One row for each program, and the sum."""
-    table = Table(title="What is left to run")
-    for name in (
-        "program",
-        "cells",
-        "done",
-        "parameters",
-        "gradients",
-        "time, about",
-        "memory, at least",
-    ):
-        table.add_column(name, justify="left" if name == "program" else "right")
+    numbers = ["cells", "done", "parameters", "gradients"]
+    names = ["program", *numbers, "time,\nabout", "memory,\nat least"]
+    table = _table("What is left to run", names, numbers)
+    table.columns[0].justify = "left"
     for g in groups:
         table.add_row(
             g.title,
@@ -105,7 +103,7 @@ def show_plan(groups) -> None:
             f"{g.memory / 2**20:,.1f} MiB",
         )
     total = lambda name: sum(getattr(g, name) for g in groups)
-    console = Console()
+    console = _console()
     console.print(table)
     console.print(
         f"{len(groups)} programs, {total('cells')} cells, {total('done')} of them done; "
