@@ -5,12 +5,15 @@ import re
 import sys
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from reports import DESIGN, simulated
+from samscale.config import Config
 from samscale.study import plan as planner
 from samscale.study import screen
 from samscale.study.analysis import analyse
+from samscale.study.tables import text
 
 
 class Terminal(io.StringIO):
@@ -75,3 +78,37 @@ def test_what_users_write_is_no_markup(terminal):
     assert f"sam {MARKUP}".strip() in shown  # in the answer
     row = planner.Group(MARKUP, 1, 0, 1, 1.0, 1.0, 1.0)
     assert "[bold]" in terminal(screen.show_plan, [row])
+
+
+def runs(*changes):
+    """A row per run as ``load`` gives it, of which the first has not finished."""
+    configs = [Config(optimizer="sgd", num_epochs=40, seed=1), Config(optimizer="sgd", seed=1)]
+    configs += [Config(optimizer="sgd", num_epochs=80, seed=1, **c) for c in changes]
+    last = {"epoch": 40, "num_params": 61_330, "train_loss": 0.25, "test_accuracy": 0.5}
+    rows = [{"run_id": c.run_id, **vars(c), "status": "done", **last} for c in configs]
+    rows[0] = {k: v for k, v in rows[0].items() if k not in last} | {"status": "unfinished"}
+    return pd.DataFrame(rows)
+
+
+def test_runs_of_one_name_are_told_apart_by_the_knob_that_differs():
+    table = runs()
+    shown = [line.split() for line in text(table, "screen").splitlines()]
+    head, *lines = shown
+    assert head[:3] == ["run_id", "status", "num_epochs"]
+    assert [line[2] for line in lines] == [str(n) for n in table["num_epochs"]]
+    assert "weight_decay" in text(runs({"weight_decay": 0.5}), "screen")
+
+
+def test_what_names_tell_is_not_told_again():
+    table = runs()
+    table["run_id"] = [f"run{i}-seed{i}-abc" for i in range(len(table))]
+    assert "num_epochs" not in text(table, "screen")
+
+
+def test_integers_remain_integers_beside_runs_that_have_not_finished():
+    shown = text(runs(), "screen")
+    assert " 40 " in shown
+    assert " 61330 " in shown
+    assert "40.0" not in shown
+    assert "61330.0" not in shown
+    assert "nan" not in shown.lower()

@@ -1,8 +1,12 @@
 """Tables for other programs, and for the screen."""
 
+import dataclasses
+
 import pandas as pd
 
-SHOWN = ("run_id", "status", "epoch", "num_params", "train_loss", "test_accuracy", "seconds")
+from samscale.config import Config
+
+SHOWN = ("epoch", "num_params", "train_loss", "test_accuracy", "seconds")
 
 
 def where(table: pd.DataFrame, condition: str | None) -> pd.DataFrame:
@@ -31,7 +35,23 @@ def text(table: pd.DataFrame, kind: str) -> str:
         return table.to_json(orient="records", lines=True).rstrip("\n")
     if table.empty:
         return "no runs"
-    return table[[name for name in SHOWN if name in table]].to_string(index=False)
+    shown = ("run_id", "status", *_telling(table), *SHOWN)
+    columns = {name: _whole(table[name]) for name in shown if name in table}
+    return pd.DataFrame(columns).to_string(index=False, na_rep="")
+
+
+def _telling(table):
+    """The knobs that tell runs apart whose names differ in nothing but the hash at their end."""
+    words = table["run_id"].str.rpartition("-")[0]
+    knobs = [knob.name for knob in dataclasses.fields(Config) if knob.metadata["identity"]]
+    return [k for k in knobs if k in table and (table.groupby(words)[k].nunique() > 1).any()]
+
+
+def _whole(column):
+    """Integers remain integers beside what is not known yet."""
+    if column.dtype.kind != "f" or not (column.dropna() % 1 == 0).all():
+        return column
+    return column.map(lambda value: "" if value != value else f"{value:.0f}")
 
 
 def to_parquet(table: pd.DataFrame, path) -> None:
