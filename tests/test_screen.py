@@ -1,6 +1,7 @@
 """What studies and tables of runs leave on a screen."""
 
 import io
+import itertools
 import re
 import sys
 from types import SimpleNamespace
@@ -10,10 +11,11 @@ import pytest
 
 from reports import DESIGN, simulated
 from samscale.config import Config
+from samscale.study import METHOD, SCIENTIFIC, Axis, Study, cells, repeated, scientific, screen
 from samscale.study import plan as planner
-from samscale.study import screen
 from samscale.study.analysis import analyse
 from samscale.study.tables import text
+from tiny_study import BASE, tiny
 
 
 class Terminal(io.StringIO):
@@ -112,3 +114,30 @@ def test_integers_remain_integers_beside_runs_that_have_not_finished():
     assert "40.0" not in shown
     assert "61330.0" not in shown
     assert "nan" not in shown.lower()
+
+
+def titles(study):
+    groups = itertools.groupby(cells(study), key=lambda cell: cell.config.program_id)
+    return [planner._title(study, list(group)) for _, group in groups]
+
+
+def test_a_row_of_a_plan_is_named_after_all_of_its_cells():
+    radii = tiny(size=scientific("rho", [0.01, 0.02, 0.05, 0.1, 0.2]), rho=scientific("b", [1]))
+    radii = Study("?", BASE, tuple(axis for axis in radii.axes if axis.name != "b"), x="rho")
+    assert titles(radii) == ["sgd 0.01 + 4 more", "sam 0.01 + 4 more"]
+    assert titles(tiny()) == ["sgd [4]", "sgd [8]", "sam [4]", "sam [8]"]
+
+
+def test_a_name_that_labels_share_comes_once():
+    values = {f"sam x{x}": {"optimizer": "sam", "rho": 0.1 * x} for x in (0.5, 1, 2)}
+    family = Axis(METHOD, SCIENTIFIC, {"sgd": {"optimizer": "sgd"}, **values})
+    axes = (scientific("num_neurons", [(4, 5)]), family, repeated("seed", [1]))
+    assert titles(Study("?", BASE, axes)) == ["sgd [4, 5]", "sam x0.5, x1, x2 [4, 5]"]
+
+
+def test_a_row_of_a_plan_counts_runs_once_whatever_their_labels(tmp_path):
+    axes = [axis for axis in tiny().axes if axis.name not in ("rho", "num_neurons")]
+    study = Study("?", BASE, (scientific("rho", [0.01, 0.1]), *axes), x="rho")
+    plain, sam = planner.plan(study, tmp_path)
+    assert (plain.title, plain.cells) == ("sgd 0.01, 0.1", 2)
+    assert (sam.title, sam.cells) == ("sam 0.01, 0.1", 4)

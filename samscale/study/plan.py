@@ -13,6 +13,7 @@ from samscale.study.grid import Study, cells
 from samscale.training import compiled
 from samscale.training.step import Knobs
 
+LISTED = 3  # labels of a row, before they are counted
 RATE_SIZE = 1024  # of the matrix product that tells the machine's rate
 SHARE = 0.5  # of that rate that training reaches, roughly
 COMPILE_SECONDS, RUN_SECONDS = 4.0, 0.05  # of a program, and of a run beside its steps
@@ -35,10 +36,11 @@ def plan(study: Study, workdir) -> list[Group]:
     """A row for each program. Time: from finished runs of the same program, else from its
     operations at half the rate of a matrix product, measured now. Raises ``ValueError``."""
     groups: dict[str, list] = {}
-    for cell in {cell.config.run_id: cell for cell in cells(study)}.values():
+    for cell in cells(study):
         groups.setdefault(cell.config.program_id, []).append(cell)
     rate, rows = None, []
-    for group in groups.values():
+    for whole in groups.values():
+        group = list({cell.config.run_id: cell for cell in whole}.values())
         found = [results.outcome(Path(workdir) / cell.config.run_id) for cell in group]
         done = [row["seconds"] for row in found if row["status"] == results.DONE]
         config = group[0].config
@@ -50,14 +52,29 @@ def plan(study: Study, workdir) -> list[Group]:
             rate = rate or _rate()
             least = STEP_SECONDS * machine.program.gradients(steps)
             each = steps * operations / (SHARE * rate) + least + RUN_SECONDS
-        labels = {k: v for k, v in group[0].labels.items() if k == "method"}
-        labels |= {a.name: group[0].labels[a.name] for a in (study.size, *study.panels)}
         left = sum(row["status"] == results.UNFINISHED for row in found)
         seconds = left * each + (COMPILE_SECONDS if left else 0)
         gradients = left * machine.program.gradients(steps)
-        title = " ".join(labels.values())
-        rows.append(Group(title, len(group), len(done), size, gradients, seconds, memory))
+        title, number = _title(study, whole), len(group)
+        rows.append(Group(title, number, len(done), size, gradients, seconds, memory))
     return rows
+
+
+def _title(study, group):
+    """Where the cells of a program stand on the scientific axes."""
+    axes = (study.methods, study.size, *study.panels)
+    return " ".join(_listed(dict.fromkeys(cell.labels[a.name] for cell in group)) for a in axes)
+
+
+def _listed(labels):
+    """All of a few labels, else how many more there are; a name that they share comes once."""
+    names = {label.rpartition(" ")[0] for label in labels}
+    name = next(iter(names))
+    shared = f"{name} " if len(labels) > 1 and len(names) == 1 and name.isidentifier() else ""
+    words = [label.removeprefix(shared) for label in labels]
+    if len(words) <= LISTED:
+        return shared + ", ".join(words)
+    return f"{shared}{words[0]} + {len(words) - 1} more"
 
 
 def _look(machine, config):
