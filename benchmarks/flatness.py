@@ -17,7 +17,16 @@ from jax.tree_util import Partial
 from benchmarks.mlp import MNIST
 from benchmarks.timing import Row, best, epoch, matmul
 from samscale import losses
-from samscale.flatness import MEASURES, Point, estimates, krylov, measured, operators, stability
+from samscale.flatness import (
+    MEASURES,
+    Point,
+    estimates,
+    krylov,
+    lanczos,
+    measured,
+    operators,
+    stability,
+)
 
 SIZES, EXAMPLES, PRODUCTS = (784, 300, 100, 10), 1000, 80
 KEY = jax.random.key(0)
@@ -79,7 +88,7 @@ def _products(h):
         "matmul": product,
         "loop": lambda: ready(_loop(h, v)),
         "probes": lambda: estimates.probed(h, KEY, PRODUCTS),
-        "lanczos": lambda: krylov.tridiagonal(h, v, PRODUCTS),
+        "lanczos": lambda: lanczos.tridiagonal(h, v, PRODUCTS),
     }
     for run in programs.values():
         run()
@@ -129,8 +138,8 @@ def _power_iteration(h):
 
 
 def _memory(h, params):
-    basis = krylov._start(h, jnp.ones(h.size), PRODUCTS)
-    compiled = krylov._extend.lower(basis, h, KEY, 0, PRODUCTS).compile().memory_analysis()
+    basis = lanczos.start(h, jnp.ones(h.size), PRODUCTS)
+    compiled = lanczos.extend.lower(basis, h, KEY, 0, PRODUCTS).compile().memory_analysis()
     probe = estimates._probe.lower(h, KEY, 10_000, 0.0).compile().memory_analysis()
     size = 4 * h.size
     activations = 4 * EXAMPLES * sum(SIZES[1:])

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samscale import keys
 from samscale.flatness import estimates, operators
+from samscale.sharpness import draws
 
 KEY = jax.random.key(3)
 
@@ -67,7 +67,7 @@ def test_moments_of_the_spectrum_are_exact_for_each_probe():
         a = matrix(dtype=jnp.float64)
         found = estimates.spectrum(operators.dense(a), KEY, steps=4, probes=3)
         for i in range(3):
-            z = keys.signs(jax.random.fold_in(KEY, i), (30,), jnp.float64)
+            z = draws.signs(jax.random.fold_in(KEY, i), (30,), jnp.float64)
             for k in range(8):  # 2 * 4 - 1
                 exact = z @ jnp.linalg.matrix_power(a, k) @ z / 30
                 mine = (found.weights[i] * found.nodes[i] ** k).sum()
@@ -84,7 +84,7 @@ def test_eigenvalues_apart_are_counted_once_and_add_no_error():
         np.testing.assert_allclose(found.apart, [90, -50, 30], rtol=1e-9)
         rest = q[:, 3:] @ jnp.diag(values[3:]) @ q[:, 3:].T
         for i in range(4):
-            z = keys.signs(jax.random.fold_in(KEY, i), (60,), jnp.float64)
+            z = draws.signs(jax.random.fold_in(KEY, i), (60,), jnp.float64)
             for k in range(1, 8):
                 exact = (found.apart**k).sum() + float(z @ jnp.linalg.matrix_power(rest, k) @ z)
                 assert found.draws(lambda x, k=k: x**k)[i] == pytest.approx(exact, rel=1e-9)

@@ -9,7 +9,8 @@ from jax.flatten_util import ravel_pytree
 
 import numpy_family
 from family import jit, losses, network, network_at
-from samscale import keys, sharpness
+from samscale import sharpness
+from samscale.sharpness import draws as drawing
 
 STEPS, LEARNING_RATE, SEED = 100, 0.03, 1
 CHOICES = {
@@ -72,9 +73,9 @@ def by_leaf(sampler, key):
 
 
 DRAWS = {
-    "random_sam": functools.partial(by_leaf, keys.signs),
+    "random_sam": functools.partial(by_leaf, drawing.signs),
     "bsam": functools.partial(by_leaf, jax.random.normal),
-    "sassha": functools.partial(by_leaf, keys.signs),
+    "sassha": functools.partial(by_leaf, drawing.signs),
     "ssam_dynamic": lambda key: jax.random.uniform(key, (sum(numpy_family.SIZES),)),
     "esam": lambda key: jax.random.bernoulli(key, CHOICES["esam"]["beta"], (4,)),
 }

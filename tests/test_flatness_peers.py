@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import curved
-from samscale import keys
-from samscale.flatness import estimates, krylov, operators
+from samscale.flatness import estimates, krylov, lanczos, operators
 from samscale.losses import exact_cross_entropy as criterion
+from samscale.sharpness import draws
 
 pytest.importorskip("matfree", reason="needs matfree: pip install 'matfree>=0.6.3,<0.7'")
 
@@ -58,9 +58,9 @@ def h(in_float64):
     return operators.hessian(losses, *point())
 
 
-def draws(op, n):
+def probes_of(op, n):
     """The probes that ours draws from ``KEY``."""
-    one = lambda i: keys.signs(jax.random.fold_in(KEY, i), (op.size,), op.dtype)
+    one = lambda i: draws.signs(jax.random.fold_in(KEY, i), (op.size,), op.dtype)
     return jax.vmap(one)(jnp.arange(n))
 
 
@@ -79,7 +79,7 @@ def near(a, b, rtol):
 @each_estimate
 def test_of_the_same_probes_estimates_and_their_errors_are_those_of_matfree(h, name):
     integrand, ours = ESTIMATES[name]
-    mean, error = estimated(integrand(), h, lambda key: draws(h, PROBES))
+    mean, error = estimated(integrand(), h, lambda key: probes_of(h, PROBES))
     found = ours(estimates.probed(h, KEY, PROBES))
     near(found.value, mean, 1e-12)
     near(found.error, error, 1e-12)
@@ -111,7 +111,7 @@ def test_the_trace_is_within_its_error_of_xtrace(h):
 def test_lanczos_makes_the_tridiagonal_matrix_of_matfree_orthogonalizing_seldom(h, steps):
     v = jax.random.normal(KEY, (h.size,))
     theirs = jax.jit(lambda op, v: decomp.tridiag_sym(steps, reortho="full")(op, v).J_small)(h, v)
-    ours = krylov.tridiagonal(h, v, steps)
+    ours = lanczos.tridiagonal(h, v, steps)
     near(np.diag(ours), np.diag(theirs), 1e-12)
     near(np.diag(ours, 1), np.diag(theirs, 1), 1e-12)
     near(ours, theirs, 1e-7)  # beside the diagonals: what was lost before it was restored
@@ -133,7 +133,7 @@ def test_of_the_same_probes_lanczos_quadrature_is_that_of_matfree(h, name):
     f, steps, probes = FUNCTIONS[name], 40, 5
     dense = funm.dense_funm_sym_eigh(f)
     integrand = funm.monte_carlo_funm_sym(dense, decomp.tridiag_sym(steps))
-    mean, error = estimated(integrand, h, lambda key: draws(h, probes))
+    mean, error = estimated(integrand, h, lambda key: probes_of(h, probes))
     found = estimates.spectrum(h, KEY, steps, probes).trace_of(f)
     near(found.value, mean, 1e-11)
     near(found.error, error, 1e-11)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import curved
-from samscale.flatness import estimates, krylov, operators
+from samscale.flatness import estimates, krylov, lanczos, operators
 
 KEY = jax.random.key(7)
 
@@ -18,7 +18,7 @@ def spectrum_of(values, size, dtype=jnp.float32, seed=0):
 
 
 def ritz(op, steps):
-    values, inside = np.linalg.eigh(krylov.tridiagonal(op, jnp.ones(op.size, op.dtype), steps))
+    values, inside = np.linalg.eigh(lanczos.tridiagonal(op, jnp.ones(op.size, op.dtype), steps))
     return values, inside[0] ** 2
 
 
@@ -31,7 +31,7 @@ def test_a_matrix_of_low_rank_has_no_other_eigenvalues(steps, rank):
     assert weights.sum() == pytest.approx(1, rel=1e-6)
     np.testing.assert_allclose(values[-rank:], exact, rtol=1e-5)
     np.testing.assert_allclose(values[:-rank], 0, atol=1e-5)
-    basis = krylov._extend(krylov._start(op, jnp.ones(400), steps), op, KEY, 0, steps)
+    basis = lanczos.extend(lanczos.start(op, jnp.ones(400), steps), op, KEY, 0, steps)
     rows = np.asarray(basis.rows[:steps])
     assert np.abs(rows @ rows.T - np.eye(steps)).max() < 1e-3
 
@@ -45,21 +45,21 @@ def test_fewer_steps_than_the_rank_stay_inside_the_spectrum():
 @pytest.mark.parametrize("size", [6, 9, 12, 40])
 def test_all_of_a_small_space_is_spanned(size):
     op = spectrum_of([3, 2, 1], size)
-    basis = krylov._extend(krylov._start(op, jnp.ones(size), size), op, KEY, 0, size)
+    basis = lanczos.extend(lanczos.start(op, jnp.ones(size), size), op, KEY, 0, size)
     rows = np.asarray(basis.rows[:size])
     assert np.abs(rows @ rows.T - np.eye(size)).max() < 1e-3
-    values = np.linalg.eigvalsh(krylov._matrix(basis.projected, size))
+    values = np.linalg.eigvalsh(lanczos.matrix(basis.projected, size))
     np.testing.assert_allclose(values, [0] * (size - 3) + [1, 2, 3], atol=1e-5)
 
 
 def test_an_eigenvector_to_start_from_leaves_nothing_to_normalize():
-    matrix = krylov.tridiagonal(operators.dense(jnp.eye(6)), jnp.eye(6)[2], 4)
+    matrix = lanczos.tridiagonal(operators.dense(jnp.eye(6)), jnp.eye(6)[2], 4)
     np.testing.assert_allclose(matrix, np.eye(4), atol=1e-6)
 
 
 def test_orthogonality_is_restored_in_pairs_and_seldom():
     op = spectrum_of([3, *np.linspace(0, 1, 299)], 300)
-    matrix = krylov.tridiagonal(op, jnp.ones(300), 80)
+    matrix = lanczos.tridiagonal(op, jnp.ones(300), 80)
     mended = [np.abs(matrix[: max(j - 1, 0), j]).max(initial=0) > 0 for j in range(80)]
     assert 0 < sum(mended) <= 30
     runs = "".join("x" if m else " " for m in mended).rstrip("x").split()  # the end may cut a pair
@@ -85,7 +85,7 @@ def test_clusters_have_no_ghosts():
 @pytest.mark.parametrize("steps", [20, 80])
 def test_the_basis_stays_orthogonal_to_the_root_of_rounding(steps):
     op = spectrum_of([100, 50, 25, *np.linspace(0, 1, 297)], 300)
-    basis = krylov._extend(krylov._start(op, jnp.ones(300), steps), op, KEY, 0, steps)
+    basis = lanczos.extend(lanczos.start(op, jnp.ones(300), steps), op, KEY, 0, steps)
     rows = np.asarray(basis.rows[:steps])
     assert np.abs(rows @ rows.T - np.eye(steps)).max() < 2e-3
 

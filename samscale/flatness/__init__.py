@@ -1,8 +1,9 @@
 r"""Flatness of any loss of (params, batch): curvature, sharpness, stability, paths and landscapes.
 
 ``measures`` has all numbers of a point by name. Below it, each by itself: ``operators`` (Hessians,
-Gauss-Newton matrices, Fisher matrices and moments as linear maps), ``krylov`` (eigenpairs),
-``estimates`` (trace, norm, diagonal, density), ``output_space`` (closed forms, the whole spectrum),
+Gauss-Newton matrices, Fisher matrices and moments as linear maps), ``lanczos`` and
+``krylov`` (eigenpairs), ``estimates`` (trace, norm, diagonal, density), ``output_space`` (closed
+forms, the whole spectrum),
 ``ball`` (rises within a radius), ``stability``, ``noise``, ``path`` (smoothness and PL), ``rates``
 (convergence), ``landscape`` and ``paths`` (pictures, barriers, connections).
 """

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from samscale.flatness import krylov
+from samscale.flatness import lanczos
 from samscale.flatness.operators import Operator
-from samscale.keys import signs
+from samscale.sharpness.draws import signs
 
 LEAST_PROBES = 10  # before a standard error is believed
 
@@ -101,12 +101,12 @@ def spectrum(op: Operator, key, steps: int = 80, probes: int = 5, apart: int = 0
     """
     if steps < 1 or probes < 1:
         raise ValueError(f"steps={steps}, probes={probes}: must be at least 1")
-    first = krylov.ritz(op, _probe_of(op, key, 0), steps, apart)
+    first = lanczos.ritz(op, _probe_of(op, key, 0), steps, apart)
     first.weights[first.found] = 0
     nodes, weights = [first.values], [first.weights]
     for i in range(1, probes):
         z = _without(_probe_of(op, key, i), first.vectors)
-        seen = krylov.ritz(op, z, steps)
+        seen = lanczos.ritz(op, z, steps)
         nodes.append(seen.values)
         weights.append(float(z @ z) / op.size * seen.weights)
     known = first.values[first.found]

@@ -124,8 +124,7 @@ def density(point: Point, key) -> dict[str, float]:
     if h.size <= SMALL:
         values = np.linalg.eigvalsh(np.asarray(operators.matrix(h), np.float64))
         share = (values < -NEGLIGIBLE * np.abs(values).max()).mean()
-        powers = (values[:, None] ** (3, 4)).sum(0)
-        cubes, fourths = (estimates.Estimate(power, 0.0, 1) for power in powers)
+        cubes, fourths = (estimates.Estimate((values**k).sum(), 0.0, 1) for k in (3, 4))
     else:
         probes = 2 if h.size < 10_000 else 1  # the more eigenvalues, the less one probe differs
         seen = estimates.spectrum(h, first, 50, probes, apart=5)
@@ -133,11 +132,8 @@ def density(point: Point, key) -> dict[str, float]:
         share = seen.trace_of(lambda x: (x < floor) / h.size).value
         powers = estimates.cubes_and_fourths(h, second, 10, seen)  # two do not tell their error
         cubes, fourths = map(estimates.Estimate.of, powers)
-    return {
-        "negative_share": share,
-        **_with_error("trace_cubed", cubes),
-        **_with_error("trace_fourth", fourths),
-    }
+    moments = _with_error("trace_cubed", cubes) | _with_error("trace_fourth", fourths)
+    return {"negative_share": share, **moments}
 
 
 def way(point: Point, key) -> dict[str, float]:

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from samscale.flatness.estimates import Estimate
 from samscale.flatness.examples import check, count, pure, summed
 from samscale.flatness.operators import Operator, fisher, hessian
-from samscale.keys import signs
+from samscale.sharpness.draws import signs
 
 
 def covariance(losses, params, data, batch_size: int | None = None) -> Operator:

@@ -12,7 +12,8 @@ import optax
 
 from samscale.sharpness import devices, trees
 from samscale.sharpness.core import Gradient, Info, State, key_of
-from samscale.sharpness.perturbations import drawn, radius
+from samscale.sharpness.draws import drawn
+from samscale.sharpness.perturbations import radius
 
 
 def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> Gradient:

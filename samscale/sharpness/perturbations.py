@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale import keys
 from samscale.sharpness import trees
+from samscale.sharpness.draws import drawn, signs
 
 
 def stateless(rule) -> optax.GradientTransformationExtraArgs:
@@ -118,7 +118,7 @@ def in_random_direction(rho, mask=None) -> optax.GradientTransformationExtraArgs
 
     def rule(g, params, **extra):
         del params
-        e = drawn(keys.signs, _needed(extra, "key"), g)
+        e = drawn(signs, _needed(extra, "key"), g)
         if mask is None:
             kept = sum(x.size for x in jax.tree.leaves(g))
         else:
@@ -200,13 +200,6 @@ def radius(rho, count):
     if count is None:
         raise ValueError("rho: a schedule needs count=, which sharpness_aware passes on")
     return rho(count)
-
-
-def drawn(sampler, key, tree):
-    """``sampler(key, shape, dtype)`` for every leaf, with a key of its own."""
-    leaves, structure = jax.tree.flatten(tree)
-    draw = lambda key, x: sampler(key, x.shape, x.dtype)
-    return structure.unflatten(map(draw, jax.random.split(key, len(leaves)), leaves))
 
 
 def _needed(extra, name):

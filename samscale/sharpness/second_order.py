@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale import keys
 from samscale.sharpness import devices, trees
 from samscale.sharpness.core import Gradient, Info, State, key_of
-from samscale.sharpness.perturbations import drawn, to_ball
+from samscale.sharpness.draws import drawn, signs
+from samscale.sharpness.perturbations import to_ball
 
 
 def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Gradient:
@@ -39,7 +39,7 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Grad
         above = trees.add(params, e)
 
         def curved():
-            z = drawn(keys.signs, key_of(key, state.count, group), params)
+            z = drawn(signs, key_of(key, state.count, group), params)
             flipped = lambda w: value_and_grad_fn(w, *args)[::-1]  # out may hold anything
             grads, hz, perturbed_out = jax.jvp(flipped, (above,), (z,), has_aux=True)
             return perturbed_out, grads, jax.tree.map(jnp.multiply, z, hz)
