@@ -212,7 +212,11 @@ def test_no_run_and_another_network_are_refused_by_name(whole, tmp_path, capsys)
     other = dataclasses.replace(TINY, num_neurons=(5,), num_epochs=1)
     run.train(other, tmp_path, VIEW())
     assert command(whole, tmp_path / other.run_id, "--cells=2") == 2
-    assert "its shape must be" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {other.run_id}, as {whole.name}: ")
+    assert "its shape must be" in error
+    assert command(whole, whole) == 2
+    assert capsys.readouterr().err == "error: runs: name each folder once\n"
 
 
 def test_snapshots_after_the_checkpoint_are_not_part_of_the_way(pair, tmp_path):

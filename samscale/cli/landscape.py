@@ -52,6 +52,8 @@ def _checked(args):
         raise ValueError(f"reach={args.reach}: must be finite and greater than 0")
     if args.out and not out.resolve().parent.is_dir():
         raise ValueError(f"out={str(out)!r}: must be in a folder that is there")
+    if len({pathlib.Path(run).resolve() for run in args.runs}) < len(args.runs):
+        raise ValueError("runs: name each folder once")
     if args.curve and len(args.runs) != 2:
         raise ValueError(f"curve: takes two runs, not {len(args.runs)}")
     return out

@@ -49,8 +49,10 @@ def trajectories(walks, cells: int = CELLS) -> tuple[pd.DataFrame, pd.DataFrame,
     Tables (x, y, loss) and (x, y, run, epoch); the loss is the first run's, the origin its end.
     Raises ``ValueError`` where networks differ, or their ways span no plane.
     """
-    _check_masks(walks)
     origin, point = walks[0].params[-1], walks[0].point
+    for other in walks[1:]:
+        landscape.alike(f"{other.name}, as {walks[0].name}: ", other.params[-1], origin)
+    _check_masks(walks)
     found = landscape.principal_plane([p for w in walks for p in w.params], origin)
     where = pd.DataFrame(found.coordinates, columns=["x", "y"])
     where["run"] = [w.name for w in walks for _ in w.epochs]
