@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import sys
 
 from samscale.cli.train import call
 from samscale.cli.words import check_there, check_workdir, fail, guarded, piped, stoppable, words
@@ -157,7 +158,8 @@ def figure(argv) -> int:
         if path.suffix.lower() != f".{suffix}":
             raise ValueError(f"out={args.out!r}: must end in .{suffix}, as --format says")
         _check_out("out", str(path))
-        publish.figure(args.workdir, _named(args), args.kind, path)
+        if not publish.figure(args.workdir, _named(args), args.kind, path):
+            print("nothing to draw yet; the figure says so", file=sys.stderr)
         print(path)
 
     return _asked(show)

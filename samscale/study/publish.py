@@ -51,14 +51,17 @@ def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
     return found, place / "report.html"
 
 
-def figure(workdir, name: str, kind: str, path) -> None:
-    """One figure for a paper; raises ``ValueError`` for an unknown kind or format."""
+def figure(workdir, name: str, kind: str, path) -> bool:
+    """One figure for a paper, and whether there was anything to draw.
+
+    Raises ``ValueError`` for an unknown kind or format.
+    """
     found = find(workdir, name)
     curves = None
     if kind == "training":
         study = frames.Study(found.cells, found.analysis, found.design, found.info)
         curves = results.curves(frames.at_chosen(study), workdir)
-    report.figure(found.cells, found.analysis, found.design, found.info, kind, path, curves)
+    return report.figure(found.cells, found.analysis, found.design, found.info, kind, path, curves)
 
 
 def _split(value):

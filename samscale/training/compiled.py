@@ -9,7 +9,7 @@ import numpy as np
 
 from samscale import tasks
 from samscale.config import Config
-from samscale.training import feed, kept, program
+from samscale.training import feed, kept, memory, program
 
 
 class Compiled:
@@ -93,6 +93,7 @@ def compiled(config: Config) -> Compiled:
     key = config.program_id
     if key not in _COMPILED:
         _COMPILED.clear()
+        memory.tidy()
         _COMPILED[key] = Compiled(config)
     return _COMPILED[key]
 

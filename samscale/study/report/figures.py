@@ -41,22 +41,25 @@ NOTHING = {
 }
 
 
-def figure(cells, analysis, design, study_info, kind, path, curves=None) -> None:
+def figure(cells, analysis, design, study_info, kind, path, curves=None) -> bool:
     """Write one figure, whole or not at all; the suffix of ``path`` is its format.
 
-    A study without finished runs to compare gives a figure that says so. About 0.2 s, and 1 s
-    more for the first of a process. Raises ``ValueError`` for an unknown kind or format, and
-    ``OSError`` where ``path`` cannot be written.
+    A study without finished runs to compare gives a figure that says so, and False. About 0.2 s,
+    and 1 s more for the first of a process. Raises ``ValueError`` for an unknown kind or format,
+    and ``OSError`` where ``path`` cannot be written.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}: choose one of {sorted(KINDS)}")
+        raise ValueError(f"kind={kind!r}: choose one of {', '.join(sorted(KINDS))}")
     path = pathlib.Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
-        raise ValueError(f"path={str(path)!r}: the suffix must be one of {sorted(FORMATS)}")
+        raise ValueError(
+            f"path={str(path)!r}: the suffix must be one of {', '.join(sorted(FORMATS))}"
+        )
     study = Study(cells, analysis, design, study_info)
     spec = charts.training(study, curves) if kind == TRAINING else CHARTS[kind](study)
     write_atomically(path, convert(on_paper(spec or NOTHING), suffix))
+    return bool(spec)
 
 
 def on_paper(spec) -> str:
