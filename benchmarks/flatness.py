@@ -52,15 +52,15 @@ def each(params, batch):
     return losses.exact_cross_entropy(outputs(params, batch), batch)
 
 
-def network():
+def network(sizes=SIZES):
     """Parameters and data."""
     keys = iter(jax.random.split(KEY, 9))
     uniform = lambda shape, bound: jax.random.uniform(
         next(keys), shape, minval=-bound, maxval=bound
     )
-    params = [(uniform((a, b), a**-0.5), uniform((b,), a**-0.5)) for a, b in pairwise(SIZES)]
-    x = jax.random.normal(next(keys), (EXAMPLES, SIZES[0]))
-    return params, {"x": x, "y": jax.random.randint(next(keys), (EXAMPLES,), 0, SIZES[-1])}
+    params = [(uniform((a, b), a**-0.5), uniform((b,), a**-0.5)) for a, b in pairwise(sizes)]
+    x = jax.random.normal(next(keys), (EXAMPLES, sizes[0]))
+    return params, {"x": x, "y": jax.random.randint(next(keys), (EXAMPLES,), 0, sizes[-1])}
 
 
 def rows():
@@ -68,7 +68,7 @@ def rows():
     h = operators.hessian(each, params, data)
     yield from _products(h)
     yield from _power_iteration(h)
-    yield _memory(h, params)
+    yield _memory()
     yield from _moments(params, data)
     yield from _beside_an_epoch(params, data)
 
@@ -137,19 +137,31 @@ def _power_iteration(h):
     )
 
 
-def _memory(h, params):
-    basis = lanczos.start(h, jnp.ones(h.size), PRODUCTS)
-    compiled = lanczos.extend.lower(basis, h, KEY, 0, PRODUCTS).compile().memory_analysis()
-    probe = estimates._probe.lower(h, KEY, 10_000, 0.0).compile().memory_analysis()
-    size = 4 * h.size
-    activations = 4 * EXAMPLES * sum(SIZES[1:])
+def _memory():
+    """What grows with the parameters, between networks of as many units; examples are data."""
+    sizes, temporary = zip(*(_of_inputs(n) for n in (SIZES[0], 4 * SIZES[0])), strict=True)
+    grown = [b - a for a, b in zip(*temporary, strict=True)]
+    basis, probes = (bytes / (sizes[1] - sizes[0]) for bytes in grown)
     return Row(
         "Lanczos: temporary memory beyond the basis, in copies of the parameters",
-        compiled.temp_size_in_bytes / size,
-        f"the units' values of all examples, once, are {activations / size:.1f}; "
-        f"10,000 probes need {probe.temp_size_in_bytes / size:.1f}",
+        basis,
+        f"with what {EXAMPLES:,} examples need {temporary[0][0] / sizes[0]:.1f} of the smaller "
+        f"network; 10,000 probes: {probes:.1f}, {temporary[0][1] / sizes[0]:.1f}",
         at_most=3,
     )
+
+
+def _of_inputs(inputs):
+    """Bytes of the parameters, and temporary ones of 80 steps of Lanczos and of 10,000 probes."""
+    params, data = network((inputs, *SIZES[1:]))
+    h = operators.hessian(each, params, data)
+    basis = lanczos.start(h, jnp.ones(h.size), PRODUCTS)
+    programs = (
+        lanczos.extend.lower(basis, h, KEY, 0, PRODUCTS),
+        estimates._probe.lower(h, KEY, 10_000, 0.0),
+    )
+    analyses = [program.compile().memory_analysis() for program in programs]
+    return 4 * h.size, [a.temp_size_in_bytes for a in analyses]
 
 
 def _moments(params, data):

@@ -140,6 +140,27 @@ def test_measures_of_the_same_points_add_up_and_others_are_moved_aside(trained, 
     assert json.loads(aside.read_text()) == before
 
 
+def test_double_precision_is_another_way_of_measuring(trained, capsys):
+    assert flatness(trained, "--measure=layers", "--seed=4") == 0
+    single = content(trained)
+    assert flatness(trained, "--measure=layers", "--seed=4", "--float64") == 0
+    shown, double = capsys.readouterr(), content(trained)
+    assert ", in float64" in " ".join(shown.out.split())
+    assert (single["float64"], double["float64"]) == (False, True)
+    assert "is now earlier-flatness-" in shown.err
+    name = "lambda_1/Dense_0"
+    assert single[name] != double[name]
+    assert float(np.float32(double[name])) != double[name]
+    assert double[name] == pytest.approx(single[name], rel=1e-2)
+
+
+def test_bfloat16_cannot_be_measured_in_float64(tmp_path, capsys):
+    config = dataclasses.replace(TINY, half_precision=True)
+    run.train(config, tmp_path)
+    assert flatness(tmp_path / config.run_id, "--measure=layers", "--float64") == 2
+    assert "float64: the run has half_precision=True" in capsys.readouterr().err
+
+
 def test_names_of_measures_may_have_blanks_between(trained):
     assert flatness(trained, "--measure= layers, features ", "--seed=9") == 0
     assert {"lambda_1/Dense_0", "feature_rank"} < set(content(trained))

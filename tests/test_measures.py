@@ -11,9 +11,20 @@ import curved
 from curved import criterion, losses, outputs, power
 from samscale import losses as own_losses
 from samscale.errors import Diverged
-from samscale.flatness import MEASURES, Point, ball, examples, measured, measures, operators
+from samscale.flatness import (
+    MEASURES,
+    Point,
+    ball,
+    eigenpairs,
+    entries,
+    examples,
+    measured,
+    measures,
+    operators,
+)
+from samscale.flatness.entries import SMALL
 from samscale.flatness.meanings import ASIDE, MEANING, infinite, meaning
-from samscale.flatness.measures import NEEDS, SMALL, first_line, lacking
+from samscale.flatness.measures import NEEDS, first_line, lacking
 
 KEY = jax.random.key(4)
 every = pytest.mark.parametrize("name", sorted(MEASURES))
@@ -57,6 +68,15 @@ def test_numbers_are_finite_and_explained(name, found):
 @every
 def test_the_same_key_gives_the_same_numbers(name, found):
     assert measured(point(), KEY, [name]) == found[name]
+
+
+@every
+def test_in_float64_there_are_the_same_numbers(name, found):
+    here = point()
+    wide = here._replace(mask=jax.tree.map(np.ones_like, here.params)).in_float64()
+    with jax.enable_x64(True):
+        assert wide.losses(wide.params, wide.data).dtype == wide.hessian().dtype == np.float64
+        assert measured(wide, KEY, [name]).keys() == found[name].keys()
 
 
 def test_every_number_of_the_list_is_measured(found):
@@ -183,8 +203,8 @@ def test_blocks_of_few_weights_are_exact():
 def test_what_did_not_converge_is_marked():
     flat = operators.dense(jnp.diag(jnp.linspace(1, 2, 200)))
     for most, marked in ((12, True), (1000, False)):
-        pairs = measures.eigenpairs(flat, KEY, 2, max_products=most)
-        of = measures._eigenvalues(pairs, "one", "two", asked=1e-3)
+        pairs = eigenpairs(flat, KEY, 2, max_products=most)
+        of = entries.eigenvalues(pairs, "one", "two", asked=1e-3)
         assert ("two_converged" in of) is marked
     assert not [name for name in of if name.endswith("_converged")]
 

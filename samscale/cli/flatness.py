@@ -21,6 +21,9 @@ def flatness(argv) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of examples and random probes")
     parser.add_argument("--rho", type=float, help="radius of ascents; default: 0.05")
+    parser.add_argument(
+        "--float64", action="store_true", help="in double precision: for what float32 cancels"
+    )
     parser.add_argument("--json", action="store_true", help="to the screen, for programs")
     parser.add_argument("--list", action="store_true", help="what there is to measure, and stop")
     if "--list" in argv[1:]:
@@ -32,13 +35,15 @@ def flatness(argv) -> int:
 
         compiled.keep_programs()
         config, state, point = measured.of_run(args.run, args.examples, args.seed)
-        _check_means(args, names, point)
+        _check_means(args, names, point, config)
     except ValueError as error:
         return fail(error, 2)
     except OSError as error:
         return fail(words(error), 1)
     if args.rho is not None:
         point = point._replace(rho=args.rho)
+    if args.float64:
+        point = point.in_float64()
     about = f"{config.optimizer} at rate {config.learning_rate:g}"
     return guarded(lambda: _measure(args, names, point, int(state.step), about))
 
@@ -62,10 +67,12 @@ def _checked(args):
     return names
 
 
-def _check_means(args, names, point):
-    """Raises ``ValueError`` for a measure that was asked for by name and cannot be taken."""
+def _check_means(args, names, point, config):
+    """Raises ``ValueError`` for what was asked for and this run cannot give."""
     from samscale.flatness.measures import lacking
 
+    if args.float64 and config.half_precision:
+        raise ValueError("float64: the run has half_precision=True, and computes in bfloat16")
     for name in names if args.measure else ():
         if words := lacking(point, name):
             raise ValueError(f"measure={name!r}: {words}")
@@ -84,14 +91,15 @@ def _measure(args, names, point, step, about):
     key, found = keys.address(args.seed, keys.MEASURE, 1), {}
     n, path = examples.count(point.data), pathlib.Path(args.run) / "flatness.json"
     row = {"step": step, "examples": n, "seed": args.seed, "rho": point.rho}
-    row = _earlier(path, row)
+    row = _earlier(path, row | {"float64": args.float64})
     due = [name for name in names if not measures.lacking(point, name)]
     columns = MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
         task = progress.add_task("", total=len(due))
         for name in due:
             progress.update(task, description=f"{name}: {measures.first_line(name)}")
-            found[name] = measures.numbers(point, key, [name])
+            with jax.enable_x64(args.float64):
+                found[name] = measures.numbers(point, key, [name])
             row |= {k: v for k, v in found[name].items() if not math.isinf(v)}
             write_atomically(path, json.dumps(row, indent=2).encode())
             progress.advance(task)
@@ -102,7 +110,7 @@ def _measure(args, names, point, step, about):
     size = sum(w.size for w in jax.tree.leaves(point.params))
     title = (
         f"{pathlib.Path(args.run).name}\n{size:,} parameters after {step:,} steps of {about}; "
-        f"measured on {n:,} examples, rho = {point.rho:g}"
+        f"measured on {n:,} examples, rho = {point.rho:g}" + ", in float64" * args.float64
     )
     _show(title, found, measures)
     for sentence in remarks.remarks(point, found.get("stability", {})):
@@ -118,9 +126,10 @@ def _earlier(path, about):
     and what was there is moved aside.
     """
     try:
-        before = json.loads(path.read_bytes())
+        before = {"float64": False, **json.loads(path.read_bytes())}
         same = about.items() <= before.items()
         how = "{examples:,} examples (step {step}, seed {seed}, rho = {rho:g})".format(**before)
+        how += " in float64" * before["float64"]
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return about
     if same:

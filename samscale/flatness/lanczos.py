@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from samscale.flatness.operators import Operator
+from samscale.sharpness.draws import signs
 
 ROOM = 64  # rows of a basis, unless told: of one shape, programs are shared
 
@@ -81,26 +82,24 @@ def extend(basis: Basis, op: Operator, key, start, stop, products=0) -> Basis:
     eps = jnp.finfo(op.dtype).eps
 
     def step(j, basis):
-        rows, projected, _, watch, again = basis
+        rows, projected, before, watch, again = basis
         w = op(rows[j])
         own = rows[j] @ w
-        before = jnp.where(j > 0, rows[jnp.maximum(j - 1, 0)] @ w, 0)
         w = w - own * rows[j] - before * rows[jnp.maximum(j - 1, 0)]
         length, scale = jnp.linalg.norm(w), jnp.abs(projected).max()
         watch = watch | (length <= jnp.sqrt(eps) * jnp.maximum(scale, jnp.abs(own)))
         lost = jax.lax.cond(watch, lambda: rows @ w, lambda: jnp.zeros_like(rows[:, 0]))
         worst = jnp.abs(lost).max()
         mend = again | (worst > jnp.sqrt(eps) * length)
-        w, more = jax.lax.cond(
-            mend,
-            lambda: _restored(rows, w, lost, worst > 0.1 * length),
-            lambda: (w, jnp.zeros_like(lost)),
-        )
-        column = more.at[j].add(own).at[jnp.maximum(j - 1, 0)].add(before)
+        w, held = _cleared(rows, w, mend, lost)
+        w, more = _cleared(rows, w, mend & (worst > 0.1 * length))
+        column = (held + more).at[j].add(own).at[jnp.maximum(j - 1, 0)].add(before)
         projected = projected.at[:, j].set(column)
         left = jnp.linalg.norm(w)
         exhausted = left <= 10 * eps * jnp.abs(projected).max()
-        w = jax.lax.cond(exhausted, lambda: _fresh(rows, jax.random.fold_in(key, j)), lambda: w)
+        w = jax.lax.cond(exhausted, lambda: _some(jax.random.fold_in(key, j), w), lambda: w)
+        for _ in range(2):
+            w, _ = _cleared(rows, w, exhausted)
         again = mend & ~again
         soon = ~watch | again | (~mend & (worst > eps**0.75 * length))
         length = jnp.linalg.norm(w)
@@ -110,23 +109,23 @@ def extend(basis: Basis, op: Operator, key, start, stop, products=0) -> Basis:
     return jax.lax.fori_loop(start, stop, step, basis)
 
 
-def _restored(rows, w, lost, much):
-    """``w`` without what the rows hold of it, and how much that was."""
-    return jax.lax.cond(much, lambda: _twice(rows, w, lost), lambda: (w - lost @ rows, lost))
+def _cleared(rows, w, yes, held=None):
+    """``w`` less what the rows hold of it, and how much that is; where not ``yes``, ``w`` and none.
+
+    One subtraction a branch: nested ones would keep a vector more.
+    """
+
+    def clear():
+        now = rows @ w if held is None else held
+        return w - now @ rows, now
+
+    return jax.lax.cond(yes, clear, lambda: (w, jnp.zeros_like(rows[:, 0])))
 
 
-def _twice(rows, w, components):
-    w = w - components @ rows
-    again = rows @ w
-    return w - again @ rows, components + again
-
-
-def _fresh(rows, key):
-    """Some direction that no row has."""
-    w = jax.random.normal(key, rows.shape[1:], rows.dtype)
-    w = _twice(rows, w, rows @ w)[0]
-    length = jnp.linalg.norm(w)
-    return w / jnp.where(length > 0, length, 1)  # 0 where the rows span everything
+def _some(key, like):
+    """A direction of length 1. Normal numbers would need six vectors; two of few signs may agree."""
+    w = (signs if like.size > 1000 else jax.random.normal)(key, like.shape, like.dtype)
+    return w / jnp.linalg.norm(w)
 
 
 @jax.jit

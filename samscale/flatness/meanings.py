@@ -41,6 +41,13 @@ MEANING = {
     "feature_components": "principal components that hold 99 % of their variance",
     "beta_hat": "largest change of the gradient for a unit of way, along the last epoch's step",
     "alpha_hat": "least squared gradient for a unit of loss, along the same",
+    "worst_case_linf": "largest rise found in the cube whose corners are rho away",
+    "adaptive_sam_gap": "rise at ASAM's step, each weight by its size, of radius 10 rho",
+    "adaptive_worst_case": "largest rise found within it; no rescaling of ReLU layers changes it",
+    "adaptive_worst_case_linf": "the same where no weight changes by more than its share",
+    "adaptive_average_case": "mean rise in random directions of that radius",
+    "normalized_worst_case": "as adaptive_worst_case, of logits of unit length",
+    "normalized_worst_case_linf": "as adaptive_worst_case_linf, of logits of unit length",
 }
 
 INFINITE = {"largest_stable_rate": "nothing bends", "alpha_hat": "the loss is at its least"}

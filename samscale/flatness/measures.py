@@ -12,11 +12,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from samscale.errors import Diverged
 from samscale.flatness import (
-    ball,
     estimates,
     examples,
     features,
@@ -24,14 +22,13 @@ from samscale.flatness import (
     operators,
     output_space,
     path,
+    rises,
     stability,
 )
+from samscale.flatness.entries import SMALL, eigenvalues, ends, with_error
 from samscale.flatness.krylov import eigenpairs
 from samscale.flatness.point import Point
 
-GROUPS = (1, 16, 128)  # examples that m-sharpness lets ascend together
-MOST_GROUPS = 128  # of each kind: a network of its own each; the error of their mean is told
-SMALL = 100  # weights: of so few, eigenvalues are found to rounding
 NEGLIGIBLE = 1e-2  # of the largest eigenvalue: what 50 steps of Lanczos tell from the many zeros
 
 
@@ -39,16 +36,16 @@ def curvature(point: Point, key) -> dict[str, float]:
     """Ends of the Hessian's spectrum, trace and norm: some 60 products with the Hessian."""
     first, second, third = jax.random.split(key, 3)
     h = point.hessian()
-    top, fine = _ends(h, first, min(3, h.size))
-    low, coarse = _ends(h, second, 1, "smallest", 5e-2, 60)
+    top, fine = ends(h, first, min(3, h.size))
+    low, coarse = ends(h, second, 1, "smallest", 5e-2, 60)
     if top.values[-1] < low.values[0]:  # it is one of the largest, of a few
         low = low._replace(values=top.values[-1:], residuals=top.residuals[-1:])
     seen = estimates.probed(h, third, probes=30)
     squared = seen.frobenius_squared.value
     return {
-        **_eigenvalues(top, *(f"lambda_{i + 1}" for i in range(len(top.values))), asked=fine),
-        **_eigenvalues(low, "lambda_min", asked=coarse),
-        **_with_error("trace", seen.trace),
+        **eigenvalues(top, *(f"lambda_{i + 1}" for i in range(len(top.values))), asked=fine),
+        **eigenvalues(low, "lambda_min", asked=coarse),
+        **with_error("trace", seen.trace),
         "frobenius": math.sqrt(squared),
         "frobenius_se": seen.frobenius_squared.error / (2 * math.sqrt(squared)) if squared else 0.0,
         "effective_rank": seen.trace.value**2 / squared if squared else 0.0,
@@ -60,32 +57,9 @@ def layers(point: Point, key) -> dict[str, float]:
     h, found = point.hessian(), {}
     for i, (name, mask) in enumerate(operators.of_layers(point.params).items()):
         block, draw = operators.scaled(h, mask), jax.random.fold_in(key, i)
-        top, asked = _ends(block, draw, most=60, weights=mask.sum())
-        found |= _eigenvalues(top, f"lambda_1/{name}", asked=asked)
+        top, asked = ends(block, draw, most=60, weights=mask.sum())
+        found |= eigenvalues(top, f"lambda_1/{name}", asked=asked)
     return found
-
-
-def sharpness(point: Point, key) -> dict[str, float]:
-    """How far the loss rises in balls of the point's radius: some 70 gradients, 40 losses."""
-    first, second, h = *jax.random.split(key), point.hessian()
-    at, rho, together = (point.losses, point.params, point.data), point.rho, point.together()
-    how = {"mask": point.mask, "batch_size": together}
-    steepest = _ends(h, first, most=20)[0].vectors[0]  # as good where SAM's direction is none
-    found = {
-        "sam_gap": ball.sam_gap(*at, rho, **how).rise,
-        "worst_case": ball.worst_case(*at, first, rho, steps=4, toward=steepest, **how).rise,
-        **_with_error("average_case", ball.average_case(*at, second, radius=rho, **how)),
-    }
-    n, d = examples.count(point.data), jnp.abs(ravel_pytree(point.params)[0])
-    most = min(16, examples.BUDGET // (16 * d.size))  # groups with four vectors each
-    for m in (m for m in GROUPS if 2 * m <= n):
-        size = min(n // m, MOST_GROUPS) * m
-        whole = jax.tree.map(lambda a, size=size: a[:size], point.data)
-        how = {"mask": point.mask, "chunk": max(1, min(most, (together or n) // m))}
-        rise = ball.m_sharpness(point.losses, point.params, whole, rho, m, **how)
-        found |= _with_error(f"m_sharpness_{m}", rise)
-    scaled = operators.scaled(h, d)
-    return found | _eigenvalues(eigenpairs(scaled, second, tolerance=1e-2), "adaptive_lambda_1")
 
 
 def linear_stability(point: Point, key) -> dict[str, float]:
@@ -93,7 +67,7 @@ def linear_stability(point: Point, key) -> dict[str, float]:
     keys = jax.random.split(key, 8)
     moment = _moments(point)
     h, n = moment((0, 1)), examples.count(point.data)
-    found = _eigenvalues(eigenpairs(h, keys[0], tolerance=1e-2), "a")
+    found = eigenvalues(eigenpairs(h, keys[0], tolerance=1e-2), "a")
     for k in (2, 3, 4):
         seen = stability.spread(moment((*(0,) * k, 1)) - h**k, keys[k], k)
         error = stability.uncertainty(seen, k, found["a"], h.dtype)
@@ -132,7 +106,7 @@ def density(point: Point, key) -> dict[str, float]:
         share = seen.trace_of(lambda x: (x < floor) / h.size).value
         powers = estimates.cubes_and_fourths(h, second, 10, seen)  # two do not tell their error
         cubes, fourths = map(estimates.Estimate.of, powers)
-    moments = _with_error("trace_cubed", cubes) | _with_error("trace_fourth", fourths)
+    moments = with_error("trace_cubed", cubes) | with_error("trace_fourth", fourths)
     return {"negative_share": share, **moments}
 
 
@@ -152,13 +126,14 @@ def of_features(point: Point, key) -> dict[str, float]:
 
 MEASURES: dict[str, Callable] = {
     "curvature": curvature,
-    "sharpness": sharpness,
+    "sharpness": rises.sharpness,
     "stability": linear_stability,
     "noise": gradient_noise,
     "layers": layers,
     "density": density,
     "features": of_features,
     "path": way,
+    "balls": rises.balls,
 }
 NEEDS = {  # fields of a point, and why they may be missing
     "features": (("activations", "start"), "the task must tell its activations"),
@@ -204,27 +179,6 @@ def numbers(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
 def _broken(losses, params, data, size):
     """How many examples have no finite loss."""
     return examples.summed(lambda batch: (~jnp.isfinite(losses(params, batch))).sum(), data, size)
-
-
-def _ends(op, key, k=1, which="largest", asked=1e-2, most=1000, weights=None):
-    """Eigenpairs, and the residual asked for: rounding where ``weights`` are few."""
-    if (weights or op.size) <= SMALL:
-        asked, most = 0.0, 10 * SMALL
-    return eigenpairs(op, key, k, which, asked, max_products=most), asked
-
-
-def _eigenvalues(pairs, *names, asked=1e-2):
-    """With residuals: some eigenvalue of the operator is as near as that."""
-    found = {}
-    for name, value, error in zip(names, pairs.values, pairs.residuals, strict=True):
-        found |= {name: float(value), f"{name}_residual": float(error)}
-        if not pairs.converged and error > asked * abs(value):
-            found[f"{name}_converged"] = 0.0
-    return found
-
-
-def _with_error(name, estimate):
-    return {name: estimate.value, f"{name}_se": estimate.error}
 
 
 def _moments(point: Point):

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from samscale.flatness import examples, operators
 
 
@@ -32,3 +35,13 @@ class Point(NamedTuple):
     def hessian(self) -> operators.Operator:
         """Of the mean loss, streamed where examples are too many."""
         return operators.hessian(self.losses, self.params, self.data, self.together())
+
+    def in_float64(self) -> "Point":
+        """The same with every real array in float64; to be measured under ``jax.enable_x64``."""
+
+        def wide(x):
+            real = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+            return jnp.asarray(x, jnp.float64) if real else x
+
+        with jax.enable_x64(True):
+            return jax.tree.map(wide, self)

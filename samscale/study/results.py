@@ -116,7 +116,8 @@ def _flatness(path, found):
     prefix, file = "flatness_", pathlib.Path(path) / "flatness.json"
     since = read_json(file) if file.exists() else {}
     since = since if since.get("step") == found["step"] else {}  # not of a run in the middle
-    about = {name: since.pop(name, None) for name in ("step", "examples", "seed", "rho")}
+    names = ("step", "examples", "seed", "rho", "float64")
+    about = {name: since.pop(name, None) for name in names}
     later = {prefix + name: value for name, value in since.items()}
     own = {name: value for name, value in found.items() if name.startswith(prefix)}
     n = own.pop(prefix + "examples", None)

@@ -1,0 +1,26 @@
+"""Numbers under their names, with what is known of their errors beside them."""
+
+from samscale.flatness.krylov import eigenpairs
+
+SMALL = 100  # weights: of so few, eigenvalues are found to rounding
+
+
+def ends(op, key, k=1, which="largest", asked=1e-2, most=1000, weights=None):
+    """Eigenpairs, and the residual asked for: rounding where ``weights`` are few."""
+    if (weights or op.size) <= SMALL:
+        asked, most = 0.0, 10 * SMALL
+    return eigenpairs(op, key, k, which, asked, max_products=most), asked
+
+
+def eigenvalues(pairs, *names, asked=1e-2):
+    """With residuals: some eigenvalue of the operator is as near as that."""
+    found = {}
+    for name, value, error in zip(names, pairs.values, pairs.residuals, strict=True):
+        found |= {name: float(value), f"{name}_residual": float(error)}
+        if not pairs.converged and error > asked * abs(value):
+            found[f"{name}_converged"] = 0.0
+    return found
+
+
+def with_error(name, estimate):
+    return {name: estimate.value, f"{name}_se": estimate.error}
