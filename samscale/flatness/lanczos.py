@@ -123,7 +123,7 @@ def _cleared(rows, w, yes, held=None):
 
 
 def _some(key, like):
-    """A direction of length 1. Normal numbers would need six vectors; two of few signs may agree."""
+    """A direction of length 1: of signs, for normal numbers need six vectors; few may agree."""
     w = (signs if like.size > 1000 else jax.random.normal)(key, like.shape, like.dtype)
     return w / jnp.linalg.norm(w)
 
