@@ -44,7 +44,7 @@ def test_a_module_fits_on_five_screens(path):
 
 
 def test_the_sharpness_aware_gradient_stands_alone():
-    for path in (ROOT / "sharpness").glob("*.py"):
+    for path in (ROOT / "sharpness").rglob("*.py"):
         assert list(imported(path)) == []
         assert "flax" not in path.read_text()
 

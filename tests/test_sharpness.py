@@ -212,7 +212,7 @@ def test_choices_that_do_not_fit_are_one_sentence():
         ("refresh=0: must be", lambda: sharpness.ssam_fisher(vg, refresh=0)),
         ("theta=5: must be", lambda: sharpness.vasso(vg, theta=5)),
         ("decay=1: must be", lambda: sharpness.friendly_sam(vg, decay=1)),
-        ("groups=0: must be at least 1", lambda: sharpness.m_sam(vg, groups=0)),
+        ("groups=0: must be a whole number of", lambda: sharpness.m_sam(vg, groups=0)),
         ("groups=3: must divide the 8 examples", lambda: run(three, params, batch)),
         ("rho=-0.1: must be finite", lambda: run(sharpness.sam(vg, -0.1))),
         ("rho=nan: must be finite", lambda: run(sharpness.usam(vg, float("nan")))),

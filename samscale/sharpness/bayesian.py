@@ -13,7 +13,7 @@ import optax
 from samscale.sharpness import devices, trees
 from samscale.sharpness.core import Gradient, Info, State, key_of
 from samscale.sharpness.draws import drawn
-from samscale.sharpness.perturbations import radius
+from samscale.sharpness.perturbations import check, radius
 
 
 def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> Gradient:
@@ -24,6 +24,7 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> G
     must be that of an optimizer with ``scale_by_bsam``, whose update takes ``**info.extra``.
     ``axis_name``: as for ``sharpness_aware``; noise and ascent are those of the whole batch.
     """
+    check("num_examples", num_examples, least=1)
     varying, mean = devices.over(axis_name)
 
     def init(params):

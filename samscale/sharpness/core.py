@@ -148,7 +148,7 @@ def sharpness_aware(
         return State(jnp.zeros((), jnp.int32), perturbation.init(params), memo)
 
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
-        params = varying(params)
+        given, params = params, varying(params)
         context = {
             "count": state.count,
             "every": every,
@@ -170,10 +170,12 @@ def sharpness_aware(
             grads, ascent, inner = clean, None, None
             for i in range(steps):
                 up = jax.tree.map(_uphill, grads)
-                e, advanced = perturbation.update(up, state.perturbation, params, **context)
+                # of the weights as given: an ascent that is the same on all devices says so
+                at = params if through else given
+                e, advanced = perturbation.update(up, state.perturbation, at, **context)
                 ascent, inner = (e, advanced) if i == 0 else (trees.add(ascent, e), inner)
                 if project is not None:
-                    ascent = project(ascent, params, state.count)
+                    ascent = project(ascent, at, state.count)
                 above = trees.add(params, ascent)
                 if i < steps - 1:
                     grads = mean_now(value_and_grad_fn(above, *ascent_args(args))[1])

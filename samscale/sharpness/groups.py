@@ -3,10 +3,10 @@ r"""A batch in parts: each with an ascent of its own (m-SAM), or all of them wit
 Both take ``split``, ``weight`` and ``merge``, which say what a batch and an ``out`` are:
 
 - ``split(args, parts)``: the arguments with a new leading axis of length ``parts``; default: every
-  leaf is split along its leading axis;
+  leaf is split along its leading axis, which must be that of the examples;
 - ``weight(out)``: what a part counts, such as its valid examples (of a masked loss); default: 1;
-- ``merge(outs)``: of all parts, stacked along a leading axis, one ``out``; default: their mean
-  (of random keys, the last).
+- ``merge(outs)``: of all parts, stacked along a leading axis, one ``out``; default: their mean, by
+  ``weight`` (of random keys, the last).
 """
 
 import jax
@@ -18,15 +18,37 @@ from samscale.sharpness.core import Gradient, Info, plain
 
 def split_leading(args, parts: int):
     """Every leaf (n, ...) as (parts, n / parts, ...). ``ValueError`` where that does not go."""
-    for n in {len(a) for a in jax.tree.leaves(args)}:
-        if n % parts:
-            raise ValueError(f"groups={parts}: must divide the {n} examples")
+    n = examples(args, "split=")
+    if n % parts:
+        raise ValueError(f"groups={parts}: must divide the {n} examples")
     return jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), args)
 
 
-def merge_mean(outs):
-    number = lambda x: jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
-    return jax.tree.map(lambda x: x.mean(0) if number(x) else x[-1], outs)
+def examples(args, otherwise: str) -> int:
+    """The length of the leading axis of every leaf.
+
+    Raises ``ValueError`` where they do not have one, so that a key or statistics are never taken
+    apart as if they were examples; ``otherwise`` names the argument that says how else.
+    """
+    shapes = {jnp.shape(a) for a in jax.tree.leaves(args)}
+    if len({shape[:1] for shape in shapes} | {()}) != 2:
+        raise ValueError(
+            f"args: every array must have the same leading axis of examples, not {sorted(shapes)}; "
+            f"{otherwise} says what to do with others"
+        )
+    return shapes.pop()[0]
+
+
+def merge_mean(outs, shares):
+    """Of numbers the weighted mean over parts, to which those of weight 0 add nothing."""
+
+    def mean(x):
+        if not (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool):
+            return x[-1]
+        w = shares.reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.where(w != 0, w * x, 0).sum(0) / shares.sum()
+
+    return jax.tree.map(mean, outs)
 
 
 def grouped(
@@ -35,7 +57,7 @@ def grouped(
     *,
     split=split_leading,
     weight=lambda out: 1.0,
-    merge=merge_mean,
+    merge=None,
 ) -> Gradient:
     r"""m-sharpness: each of ``groups`` equal parts of the batch ascends alone (Foret et al., 2021).
 
@@ -44,8 +66,10 @@ def grouped(
     gradients than without. Raises ``ValueError`` for fewer than one group, or (by ``split``) a
     number that does not divide the examples.
     """
-    if groups < 1:
-        raise ValueError(f"groups={groups}: must be at least 1")
+    if not (isinstance(groups, int) and groups >= 1):
+        raise ValueError(f"groups={groups}: must be a whole number of at least 1")
+    if not hasattr(gradient, "value_and_grad"):
+        raise ValueError(f"gradient={gradient!r}: must be a Gradient; plain(...) makes one")
     if groups == 1:
         return gradient
 
@@ -61,17 +85,20 @@ def grouped(
 
         def body(total, numbered):
             averaged, share, rest = one(*numbered)
-            summed = jax.tree.map(lambda x: share * trees.wide(x), (*averaged, jnp.ones(())))
-            return jax.tree.map(jnp.add, total, summed), rest
+            weighed = lambda x: jnp.where(share != 0, share * trees.wide(x), 0)  # 0 of NaN is 0
+            summed = jax.tree.map(weighed, (*averaged, jnp.ones(())))
+            return jax.tree.map(jnp.add, total, summed), (*rest, jnp.asarray(share))
 
         numbered = jnp.arange(groups), split(args, groups)
         like, _, _ = jax.eval_shape(one, *jax.tree.map(lambda a: a[0], numbered))
         start = trees.zeros(jax.tree.map(trees.wide, trees.zeros((*like, jnp.ones(())))))
-        (*sums, count), (outs, perturbed_outs, states) = jax.lax.scan(body, start, numbered)
+        (*sums, count), found = jax.lax.scan(body, start, numbered)
+        outs, perturbed_outs, states, shares = found
+        merged = merge or (lambda outs: merge_mean(outs, shares))
         mean = lambda x, like: (x / count).astype(like.dtype)
         grads, *rest = jax.tree.map(mean, tuple(sums), like)
-        info = Info(merge(perturbed_outs), *rest)
-        return (merge(outs), grads), jax.tree.map(_average, states), info
+        info = Info(merged(perturbed_outs), *rest)
+        return (merged(outs), grads), jax.tree.map(_average, states), info
 
     return Gradient(gradient.init, value_and_grad)
 

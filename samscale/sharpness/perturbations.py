@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from samscale.sharpness import trees
@@ -96,6 +97,8 @@ def to_fisher_ball(rho, eta=1.0) -> optax.GradientTransformationExtraArgs:
 
     The maximiser of $\langle g, e \rangle$ over $e^T F e \le \rho^2$ (Kim et al., ICML 2022).
     """
+
+    check("eta", eta)
 
     def rule(g, params, **extra):
         del params
@@ -189,12 +192,25 @@ def keep_leaves(share) -> optax.GradientTransformationExtraArgs:
     return stateless(rule)
 
 
+def check(name, number, least=0.0, most=math.inf):
+    """Raises ``ValueError`` for what is known not to be finite, or not in the range; what is traced
+    is not known."""
+    if isinstance(number, jax.core.Tracer):
+        return
+    words = f" and at least {least:g}" if least > -math.inf else ""
+    words += f" and at most {most:g}" if most < math.inf else ""
+    value = np.asarray(number)
+    real = np.issubdtype(value.dtype, np.number) and np.isrealobj(value)
+    if not (real and np.all(np.isfinite(value) & (value >= least) & (value <= most))):
+        raise ValueError(f"{name}={number!r}: must be finite{words}")
+
+
 def radius(rho, count):
     """``rho`` at step ``count``. Raises ``ValueError`` for a schedule that nobody counts for, and
     for a number that is no radius."""
     for number in jax.tree.leaves(rho):
-        if isinstance(number, int | float) and not 0 <= number < math.inf:
-            raise ValueError(f"rho={number}: must be finite and at least 0")
+        if not callable(number):
+            check("rho", number)
     if not callable(rho):
         return rho
     if count is None:

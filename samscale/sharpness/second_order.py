@@ -39,7 +39,7 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Grad
         above = trees.add(params, e)
 
         def curved():
-            z = drawn(signs, key_of(key, state.count, group), params)
+            z = varying(drawn(signs, key_of(key, state.count, group), params))
             flipped = lambda w: value_and_grad_fn(w, *args)[::-1]  # out may hold anything
             grads, hz, perturbed_out = jax.jvp(flipped, (above,), (z,), has_aux=True)
             return perturbed_out, grads, jax.tree.map(jnp.multiply, z, hz)

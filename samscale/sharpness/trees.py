@@ -56,6 +56,11 @@ def scale(factor, tree):
     times = lambda f, x: (f * wide(x)).astype(x.dtype)
     if jax.tree.structure(factor) == jax.tree.structure(tree):
         return jax.tree.map(times, factor, tree)
+    if not jax.tree_util.all_leaves([factor]):
+        raise ValueError(
+            f"a tree of numbers (of radii, say) must be like that of the parameters, "
+            f"{jax.tree.structure(tree)}, not {jax.tree.structure(factor)}"
+        )
     return jax.tree.map(lambda x: times(factor, x), tree)
 
 

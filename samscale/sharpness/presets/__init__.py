@@ -3,6 +3,7 @@ r"""The methods by name. Each maps ``(value_and_grad_fn, rho)`` to a ``Gradient`
 ``rho`` may be traced, so that one compiled program serves a grid of radii.
 """
 
+import inspect
 import math
 
 from samscale.sharpness.bayesian import bsam
@@ -75,12 +76,17 @@ _COSTS = {  # gradients in every step, and those of a full one on top; the other
 }
 
 
-def gradients(name, num_steps, *, every=1, steps=1, gamma=1.0) -> float:
+def gradients(name, num_steps, *, every=None, steps=None, gamma=None) -> float:
     """What ``num_steps`` steps of a method cost, in gradients of the whole batch.
 
-    ``every``, ``steps`` and, of ``esam``, ``gamma``: as in the preset. The renewals of
-    ``ssam_fisher`` are left out.
+    ``every``, ``steps`` and, of ``esam``, ``gamma``: the preset's own unless given. The renewals of
+    ``ssam_fisher`` are left out. Raises ``ValueError`` for a name that is no preset's.
     """
+    if name not in PRESETS:
+        raise ValueError(f"name={name!r}: must be one of {', '.join(sorted(PRESETS))}")
+    own = inspect.signature(PRESETS[name]).parameters
+    of = lambda given, field: own[field].default if given is None and field in own else given or 1
+    every, steps, gamma = of(every, "every"), of(steps, "steps"), of(gamma, "gamma")
     always, full = _COSTS.get(name, (1, 1))
     if name == "esam" and gamma < 1:
         full = 1 / 3 + gamma

@@ -1,11 +1,14 @@
 r"""Methods that differ in what becomes of the two gradients, and when the second is taken."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from samscale.sharpness import combine, trees
 from samscale.sharpness import perturbations as p
 from samscale.sharpness.core import Gradient, sharpness_aware
+from samscale.sharpness.groups import examples
 from samscale.sharpness.presets.ascents import in_ball
 
 
@@ -16,6 +19,7 @@ def gsam(value_and_grad_fn, rho=0.05, *, alpha=0.4, ord=2, steps=1, **how) -> Gr
     SAM; theirs is 0.01 for ResNets and 0.4 to 1 for ViTs. Zhuang et al.: Surrogate Gap Minimization
     Improves Sharpness-Aware Training, ICLR 2022.
     """
+    p.check("alpha", alpha, least=-math.inf)
     return in_ball(value_and_grad_fn, rho, combine=combine.gsam(alpha), ord=ord, steps=steps, **how)
 
 
@@ -28,7 +32,8 @@ def follow(shape, rho, rho_min=0.0, peak=1.0, end=0.0):
     if peak == end:
         return lambda count: rho
     share = lambda count: jnp.clip((shape(count) - end) / (peak - end), 0, 1)
-    return lambda count: rho_min + (rho - rho_min) * share(count)
+    at = lambda count: lambda r: rho_min + (r - rho_min) * share(count)
+    return lambda count: jax.tree.map(at(count), rho)
 
 
 def wsam(
@@ -43,6 +48,7 @@ def wsam(
     Weighted Sharpness as a Regularization Term, KDD 2023, decoupled.
     """
     term = combine.sharpness(gamma)
+    p.check("clip_norm", clip_norm)
 
     def factor(g, gs):
         length = trees.norm(trees.add(g, term(g, gs)))
@@ -103,7 +109,7 @@ def esam(
     gamma=0.5,
     losses,
     losses_of=None,
-    take=lambda args, rows: jax.tree.map(lambda a: a[rows], args),
+    take=None,
     ord=2,
     key,
     **how,
@@ -116,7 +122,8 @@ def esam(
     is 2. beta saves nothing here; where no leaf climbs, the choice of examples is rounding's.
 
     ``losses(params, *args) -> (n,)``; ``losses_of(out)``: the same of the clean pass, where it is
-    known; ``take(args, rows)``: those examples. Inside ``shard_map`` only ``per_device``
+    known; ``take(args, rows)``: those examples; default: of every array, which must all have them
+    along their leading axis (``ValueError``). Inside ``shard_map`` only ``per_device``
     (``ValueError``): a device sees but its own examples. Du et al.: Efficient Sharpness-aware
     Minimization, ICLR 2022.
     """
@@ -134,7 +141,9 @@ def esam(
         before = losses_of(out) if losses_of else losses(params, *args)
         increase = losses(above, *args) - before
         _, rows = jax.lax.top_k(increase, max(1, round(gamma * increase.size)))
-        return take(args, jnp.sort(rows))
+        if take is None:
+            examples(args, "take=")
+        return (take or _rows)(args, jnp.sort(rows))
 
     return in_ball(
         value_and_grad_fn,
@@ -145,3 +154,7 @@ def esam(
         key=key,
         **how,
     )
+
+
+def _rows(args, rows):
+    return jax.tree.map(lambda a: a[rows], args)
