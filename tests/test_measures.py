@@ -280,6 +280,15 @@ def test_pruned_weights_do_not_count():
     assert of["worst_case"] > 0
 
 
+@pytest.mark.parametrize("size", [40, 400])
+def test_the_negative_share_is_one_of_the_weights_that_are_kept(size):
+    curved_down = jnp.where(jnp.arange(size) % 4 == 0, -1.0, 2.0)
+    kept = (jnp.arange(size) % 2 == 0).astype(jnp.float32)  # half of which are bent down
+    bowl = lambda w, batch: jnp.broadcast_to(((kept * w) ** 2 * curved_down).sum(), (len(batch),))
+    here = Point(bowl, jnp.ones(size), jnp.ones((3, 1)), mask=kept)
+    assert measured(here, KEY, ["density"])["negative_share"] == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_exact_cross_entropy_is_the_usual_one(smoothing):
     z, batch = jax.random.normal(KEY, (7, 4)), {"y": jnp.arange(7) % 4}

@@ -26,7 +26,8 @@ needs_folder = pytest.mark.skipif(
 
 
 def manifest():
-    return json.loads((pathlib.Path(FOLDER) / "manifest.json").read_text()) if FOLDER else {}
+    path = pathlib.Path(FOLDER or "") / "manifest.json"
+    return json.loads(path.read_text()) if FOLDER and path.exists() else {}
 
 
 def arrays(name):
@@ -65,6 +66,12 @@ def task_of(entry, examples, num_classes):
     return tasks.Task(examples, {}, {}, *functions)
 
 
+def head(params):
+    """Of Dense_0, ..., Dense_10 the last."""
+    dense = [name for name in params if name.startswith("Dense_")]
+    return params[max(dense, key=lambda name: int(name.removeprefix("Dense_")))]
+
+
 def close(received, expected, rtol):
     """As vectors: leaf by leaf, the distance is at most ``rtol`` of the length."""
     expected = traverse_util.flatten_dict(expected, sep="/")
@@ -76,6 +83,17 @@ def close(received, expected, rtol):
 
 
 @needs_folder
+def test_the_folder_has_a_manifest():
+    path = pathlib.Path(FOLDER) / "manifest.json"
+    assert path.is_file(), f"SAMSCALE_REFERENCE={FOLDER}: there is no manifest.json"
+
+
+def test_the_head_is_the_last_layer_by_number():
+    params = {f"Dense_{i}": i for i in range(12)} | {"Conv_0": -1}
+    assert head(params) == 11
+
+
+@needs_folder
 @pytest.mark.parametrize("entry", manifest().get("trajectories", []), ids=lambda e: e["file"])
 def test_the_released_trajectory_is_followed(entry):
     with jax.enable_x64(entry["dtype"] == "float64"):
@@ -84,7 +102,7 @@ def test_the_released_trajectory_is_followed(entry):
         rho, learning_rate, momentum, weight_decay = (float(h) for h in file["hyper"])
         examples, batch_size = batches(entry, len(file["loss"]), dtype)
         params = nested(file, "init/params/")
-        num_classes = params[sorted(k for k in params if k.startswith("Dense"))[-1]]["bias"].size
+        num_classes = head(params)["bias"].size
         config = Config(
             optimizer=entry["optimizer"],
             batch_size=batch_size,
@@ -117,15 +135,16 @@ def test_the_released_snip_scores_are_computed():
     from samscale import pruning
 
     entry = manifest()["snip_scores"]
-    params = nested(arrays(entry["params_of"]), "init/params/")
-    examples, _ = batches(entry, 1, np.float32)
-    widths = [params[f"Dense_{i}"]["bias"].size for i in range(len(params))]
-    model = {"model": "MLP", "num_neurons": widths[:-1]}
-    task = task_of(model, examples, widths[-1])
+    file = arrays(entry["params_of"])
+    params, stats = nested(file, "init/params/"), nested(file, "init/batch_stats/")
+    examples, size = batches(entry, 1, np.float32)
+    batch = {name: jnp.asarray(a[:size]) for name, a in examples.items()}
+    (model,) = (e for e in manifest()["trajectories"] if e["file"] == entry["params_of"])
+    task = task_of(model, examples, head(params)["bias"].size)
 
     def loss(params):
-        batch = jax.tree.map(jnp.asarray, examples)
-        sums, _ = task.loss(params, {}, batch, jax.random.key(0), True)
+        stats_of = {"batch_stats": stats} if stats else {}
+        sums, _ = task.loss(params, stats_of, batch, jax.random.key(0), True)
         return tasks.means(sums)["loss"]
 
     scores = pruning.PRUNERS["snip"].score(None, params, lambda: jax.grad(loss)(params))

@@ -132,7 +132,7 @@ def test_points_of_one_task_share_their_programs():
 
 def test_a_mask_may_be_of_scalars():
     params = classifier().params
-    assert rises._moving(classifier()) == 42
-    assert rises._moving(classifier(mask={"in": jnp.ones(()), "out": jnp.zeros(())})) == 24
+    assert rises.moving(classifier()) == 42
+    assert rises.moving(classifier(mask={"in": jnp.ones(()), "out": jnp.zeros(())})) == 24
     full = jax.tree.map(lambda w: jnp.ones(w.shape).at[0].set(0), params)
-    assert rises._moving(classifier(mask=full)) == 42 - 6 - 3
+    assert rises.moving(classifier(mask=full)) == 42 - 6 - 3

@@ -256,3 +256,14 @@ def test_without_a_radius_the_bounds_are_those_of_sgd():
 def test_what_cannot_be_is_said_in_a_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call(*curved.point())
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
+def test_a_direction_that_bends_little_may_decide_the_stable_rate(tolerance):
+    """At half the rate of the one that bends most, beside many that do not bend at all."""
+    spread = lambda first, second: jnp.zeros(300).at[0].set(first).at[1].set(second)
+    mean, square = (operators.dense(jnp.diag(d)) for d in (spread(1, 2e-4), spread(2, 8e-4)))
+    for i in range(4):
+        key = jax.random.key(i)
+        rate = stability.largest_stable_rate(mean, square, key, tolerance=tolerance)
+        assert rate == pytest.approx(0.5, rel=5e-2)

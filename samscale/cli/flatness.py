@@ -35,7 +35,7 @@ def flatness(argv) -> int:
 
         compiled.keep_programs()
         config, state, point = measured.of_run(args.run, args.examples, args.seed)
-        _check_means(args, names, point, config)
+        _check_means(args, names, point)
     except ValueError as error:
         return fail(error, 2)
     except OSError as error:
@@ -67,12 +67,10 @@ def _checked(args):
     return names
 
 
-def _check_means(args, names, point, config):
+def _check_means(args, names, point):
     """Raises ``ValueError`` for what was asked for and this run cannot give."""
     from samscale.flatness.measures import lacking
 
-    if args.float64 and config.half_precision:
-        raise ValueError("float64: the run has half_precision=True, and computes in bfloat16")
     for name in names if args.measure else ():
         if words := lacking(point, name):
             raise ValueError(f"measure={name!r}: {words}")
@@ -100,7 +98,7 @@ def _measure(args, names, point, step, about):
             progress.update(task, description=f"{name}: {measures.first_line(name)}")
             with jax.enable_x64(args.float64):
                 found[name] = measures.numbers(point, key, [name])
-            row |= {k: v for k, v in found[name].items() if not math.isinf(v)}
+            row |= {k: v for k, v in found[name].items() if math.isfinite(v)}
             write_atomically(path, json.dumps(row, indent=2).encode())
             progress.advance(task)
     _tell_infinite(found)
@@ -147,6 +145,8 @@ def _tell_infinite(found):
     for numbers in found.values():
         for name in (name for name, value in numbers.items() if math.isinf(value)):
             print(", ".join(filter(None, [f"{name}: infinite", infinite(name)])), file=sys.stderr)
+        for name in (name for name, value in numbers.items() if math.isnan(value)):
+            print(f"{name}: not a number", file=sys.stderr)
 
 
 def _show(title, found, measures):

@@ -97,17 +97,17 @@ def density(point: Point, key) -> dict[str, float]:
     h = point.hessian()
     if h.size <= SMALL:
         values = np.linalg.eigvalsh(np.asarray(operators.matrix(h), np.float64))
-        share = (values < -NEGLIGIBLE * np.abs(values).max()).mean()
+        share = (values < -NEGLIGIBLE * np.abs(values).max()).sum()
         cubes, fourths = (estimates.Estimate((values**k).sum(), 0.0, 1) for k in (3, 4))
     else:
         probes = 2 if h.size < 10_000 else 1  # the more eigenvalues, the less one probe differs
         seen = estimates.spectrum(h, first, 50, probes, apart=5)
         floor = -NEGLIGIBLE * np.abs(seen.nodes).max()
-        share = seen.trace_of(lambda x: (x < floor) / h.size).value
+        share = seen.trace_of(lambda x: 1.0 * (x < floor)).value
         powers = estimates.cubes_and_fourths(h, second, 10, seen)  # two do not tell their error
         cubes, fourths = map(estimates.Estimate.of, powers)
     moments = with_error("trace_cubed", cubes) | with_error("trace_fourth", fourths)
-    return {"negative_share": share, **moments}
+    return {"negative_share": share / rises.moving(point), **moments}
 
 
 def way(point: Point, key) -> dict[str, float]:
@@ -157,7 +157,7 @@ def lacking(point: Point, name: str) -> str:
 
 def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
     """All finite ones of ``numbers``. Raises ``Diverged`` as it does."""
-    return {k: v for k, v in numbers(point, key, names).items() if not math.isinf(v)}
+    return {k: v for k, v in numbers(point, key, names).items() if math.isfinite(v)}
 
 
 def numbers(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:

@@ -46,7 +46,7 @@ def sharpness(point: Point, key) -> dict[str, float]:
 def balls(point: Point, key) -> dict[str, float]:
     """The same in cubes, in shares of each weight, of normalized logits: some 60 gradients."""
     keys = jax.random.split(key, 6)
-    rho, corner = point.rho, point.rho / math.sqrt(_moving(point))  # cubes: inside the l2 ball
+    rho, corner = point.rho, point.rho / math.sqrt(moving(point))  # cubes: inside the l2 ball
     how = {"mask": point.mask, "batch_size": point.together()}
 
     def worst(losses, key, radius, norm="linf", adaptive=True):
@@ -102,7 +102,7 @@ class _Normalized:
         return self.criterion(z / length, batch)
 
 
-def _moving(point):
+def moving(point):
     """How many weights a ball moves."""
     if point.mask is None:
         return sum(w.size for w in jax.tree.leaves(point.params))

@@ -202,7 +202,8 @@ def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, r
         if rate == 0 or before - rate <= tolerance * rate:
             return min(before, rate)
         op = growth(mean, square, rate)
-        floor = 0.1 * tolerance * rate**2 * down  # of the rate's accuracy, for the eigenvalue is 0
+        # the eigenvalue is 0 at the rate, and near it of a direction that bends far less than v
+        floor = 1e-3 * tolerance * rate**2 * down
         v = krylov.eigenpairs(op, key, max_products=200, floor=floor).vectors[0]
     return rate
 

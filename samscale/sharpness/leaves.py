@@ -3,18 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from samscale.sharpness import trees
-
 
 def absolute(params, eta=0.0, where=lambda params: jax.tree.map(lambda w: True, params)):
     r"""$|w| + \eta$ for leaves at which ``where(params)`` is true; 1 for others."""
     measure = lambda mine, w: jnp.abs(w) + eta if mine else jnp.ones((), w.dtype)
     return jax.tree.map(measure, where(params), params)
-
-
-def layer_norms(params):
-    r"""$\|w_l\|$ for each leaf l: the layer-wise metric for ``to_ball``."""
-    return jax.tree.map(trees.norm, params)
 
 
 def kernels(params):

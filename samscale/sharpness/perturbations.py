@@ -193,8 +193,7 @@ def keep_leaves(share) -> optax.GradientTransformationExtraArgs:
 
 
 def check(name, number, least=0.0, most=math.inf):
-    """Raises ``ValueError`` for what is known not to be finite, or not in the range; what is traced
-    is not known."""
+    """Raises ``ValueError`` for what is not finite, or not in the range; not for what is traced."""
     if isinstance(number, jax.core.Tracer):
         return
     words = f" and at least {least:g}" if least > -math.inf else ""

@@ -10,7 +10,7 @@ from samscale.config import Config
 from samscale.errors import Diverged
 from samscale.tasks import Task
 from samscale.training import checkpoint, folder
-from samscale.training.record import Record
+from samscale.training.record import NAME, Record
 from samscale.training.summary import host_means, summary, train_means
 
 
@@ -35,6 +35,15 @@ class Lane:
         self.record = Record(self.path, self.step)
         return saved["state"]
 
+    def check_record(self, per_epoch) -> None:
+        """Raises ``OSError`` where epochs that the checkpoint has behind it are not recorded."""
+        epochs = sum(row["kind"] == "epoch" for row in self.record.rows)
+        if epochs < self.step // per_epoch:
+            raise OSError(
+                f"{self.path / NAME}: has {epochs} of {self.step // per_epoch} epochs that were "
+                "trained; put it back, or begin again with --config.restore_checkpoint=False"
+            )
+
     def absorb(self, infos, count, seconds) -> None:
         """What ``count`` steps report. Raises ``Diverged``."""
         self._check_finite(infos)
@@ -57,6 +66,8 @@ class Lane:
             for split, sums in totals.items()
             for name, value in host_means(sums).items()
         }
+        if not np.isfinite(list(evaluated.values())).all():
+            self._diverged(self.step, self._last_losses(), "a loss of the evaluation")
         row = {
             "kind": "epoch",
             "step": self.step,
@@ -120,14 +131,15 @@ class Lane:
             return
         bad = int(np.argmin(good))
         finite = losses[:bad][-1:] if bad else self._last_losses()
+        self._diverged(self.step + bad + 1, finite, "the loss or its gradient")
+
+    def _diverged(self, where, finite, what):
         last = f"{finite[-1]:.6g}" if len(finite) else "none"
-        where = self.step + bad + 1
         self._write({"kind": "diverged", "step": where})
         saved = checkpoint.step(self.path)
         kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was saved yet"
         raise Diverged(
-            f"the loss or its gradient is not finite at step {where} (last finite loss: {last}); "
-            f"{kept} ({self.path})"
+            f"{what} is not finite at step {where} (last finite loss: {last}); {kept} ({self.path})"
         )
 
     def _last_losses(self):

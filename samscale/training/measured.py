@@ -82,9 +82,11 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
     """A state on ``examples`` of the training data (0: all), drawn by ``seed``, not augmented.
 
     The loss is the trained one, as in evaluation: no dropout, running batch statistics, no weight
-    decay; pruned weights do not count. The radius is ``flatness_rho``, the same for all runs, so
-    that they can be compared.
+    decay, in float32 whatever it was trained in; pruned weights do not count. The radius is
+    ``flatness_rho``, the same for all runs, so that they can be compared.
     """
+    if config.half_precision:  # its parameters are float32, and curvature cancels in bfloat16
+        task = tasks.build(dataclasses.replace(config, half_precision=False))
     n = len(next(iter(task.train.values())))
     rows = jax.random.permutation(keys.address(seed, keys.MEASURE), n)[: examples or n]
     data = {name: jnp.asarray(a)[rows] for name, a in task.train.items()}

@@ -4,7 +4,9 @@ One writer. A line is written in one piece; a last line that a crash has torn is
 and removed when the run goes on.
 """
 
+import errno
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -28,7 +30,10 @@ def read(folder) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise OSError(f"{path}: line {number} is damaged; move it away, or mend it") from error
+            raise OSError(
+                f"{path}: line {number} is damaged; mend it, or begin again with "
+                "--config.restore_checkpoint=False"
+            ) from error
     return rows
 
 
@@ -52,7 +57,14 @@ class Record:
         self._file = path.open("ab", buffering=0)
 
     def write(self, row: dict[str, Any]) -> None:
-        self._file.write(_line(row).encode())
+        """Raises ``OSError`` where the disk does not take it whole; then it is not there at all."""
+        line, begin = _line(row).encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._file.truncate(begin)
+            raise OSError(error.errno, error.strerror, self._file.name) from error
         self.rows.append(row)
 
     def close(self) -> None:

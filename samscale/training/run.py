@@ -107,6 +107,8 @@ class _Loop:
         nothing = (window.examples, window.order, 0, 0, self.knobs)
         state, infos = machine.advance(state, *nothing)  # compiles, and shows what steps report
         states = [lane.restore(machine.row(state, i), infos) for i, lane in enumerate(lanes)]
+        for lane in lanes:
+            lane.check_record(machine.program.steps_per_epoch)
         self.state = jax.device_put(machine.stack(states))
         self.step = lanes[0].step
         self.last_save = time.perf_counter()
@@ -130,8 +132,9 @@ class _Loop:
                 self._report_epoch(per_epoch)
             self._save(now=bool(asked) or self.step == num_steps)
             if asked and self.step < num_steps and self._going():
+                again = "" if self.config.restore_checkpoint else ", with restore_checkpoint=True,"
                 raise Interrupted(
-                    f"stopped at step {self.step} of {num_steps}, saved; the same command "
+                    f"stopped at step {self.step} of {num_steps}, saved; the same command{again} "
                     f"goes on from there ({self.lanes[0].path.parent})",
                     asked[0],
                 )

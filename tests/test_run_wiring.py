@@ -1,0 +1,111 @@
+"""Every knob reaches the run: what it changes is seen in the parameters that come out."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from runs import TINY
+from samscale.errors import Diverged
+from samscale.training import checkpoint, folder, measured, record, run
+from samscale.training.summary import summary
+
+BASE = dataclasses.replace(TINY, num_epochs=2, optimizer="sgd", weight_decay=1e-2)
+ADAM = dataclasses.replace(BASE, optimizer="adam", learning_rate=0.01)
+CHANGES = [
+    (BASE, {"warmup_steps": 5, "lr_scheduler": "cosine"}),
+    (BASE, {"label_noise": 0.4}),
+    (dataclasses.replace(BASE, label_noise=0.4), {"noise_seed": 3}),
+    (BASE, {"split_seed": 3}),
+    (BASE, {"dropout": 0.5}),
+    (BASE, {"clip_norm": 0.1}),
+    (BASE, {"decay_mode": "decoupled"}),
+    (BASE, {"decay_on": "kernels"}),
+    (BASE, {"nesterov": True}),
+    (BASE, {"momentum": 0.5}),
+    (BASE, {"label_smoothing": 0.2}),
+    (BASE, {"batch_size": 50}),
+    (ADAM, {"beta1": 0.5}),
+    (ADAM, {"beta2": 0.9}),
+    (ADAM, {"adam_epsilon": 0.1}),
+]
+
+
+def trained(config, workdir):
+    run.train(config, workdir)
+    return measured.load(workdir / config.run_id)[2].params
+
+
+@pytest.mark.parametrize(
+    "base, changes", CHANGES, ids=lambda x: "-".join(x) if isinstance(x, dict) else ""
+)
+def test_a_knob_changes_what_is_trained(base, changes, tmp_path):
+    one, other = dataclasses.replace(base, **changes), base
+    if "lr_scheduler" in changes:
+        other = dataclasses.replace(base, lr_scheduler="cosine")
+    one, other = (trained(config, tmp_path) for config in (one, other))
+    apart = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True)]
+    assert max(apart) > 1e-4
+
+
+def test_the_best_epoch_is_that_of_the_validation():
+    from samscale import tasks
+
+    task = tasks.build(TINY.validate())
+    rows = [
+        {"epoch": 1, "validation_accuracy": 0.9, "test_accuracy": 0.5},
+        {"epoch": 2, "validation_accuracy": 0.8, "test_accuracy": 0.7},
+    ]
+    found = summary(rows, task)
+    assert found["best_epoch"] == 1
+    assert found["test_accuracy_at_best_validation"] == 0.5
+    assert found["best_test_accuracy"] == 0.7
+
+
+class Full:
+    """A file on a disk that takes half of what it is given."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, line):
+        return self.file.write(line[: len(line) // 2])
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_line_that_the_disk_does_not_take_whole_is_not_there(tmp_path):
+    written = record.Record(tmp_path, 0)
+    first = {"kind": "epoch", "step": 1}
+    written.write(first)
+    disk, written._file = written._file, Full(written._file)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        written.write({"kind": "final", "step": 2})
+    assert raised.value.filename == str(tmp_path / record.NAME)
+    assert record.read(tmp_path) == [first]
+    written._file = disk
+    written.write({"kind": "final", "step": 2})
+    assert len(record.read(tmp_path)) == 2
+    written.close()
+
+
+def test_a_record_that_lost_its_epochs_is_said(tmp_path):
+    config = dataclasses.replace(TINY, num_epochs=4)
+    run.train(config, tmp_path)
+    path = tmp_path / config.run_id
+    (path / folder.DONE).unlink()
+    (path / record.NAME).unlink()
+    with pytest.raises(OSError, match=r"metrics\.jsonl: has 0 of 4 epochs that were trained"):
+        run.train(config, tmp_path)
+
+
+def test_a_run_whose_last_step_breaks_it_has_diverged(tmp_path):
+    config = dataclasses.replace(
+        BASE, learning_rate=1e38, weight_decay=0.0, lr_scheduler="constant", num_train_steps=1
+    )
+    with pytest.raises(Diverged, match="a loss of the evaluation is not finite at step 1"):
+        run.train(config, tmp_path)
+    assert record.read(tmp_path / config.run_id)[-1] == {"kind": "diverged", "step": 1}
+    assert not checkpoint.step(tmp_path / config.run_id)
