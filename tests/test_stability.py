@@ -258,12 +258,12 @@ def test_what_cannot_be_is_said_in_a_sentence(call, words):
         call(*curved.point())
 
 
-@pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
-def test_a_direction_that_bends_little_may_decide_the_stable_rate(tolerance):
-    """At half the rate of the one that bends most, beside many that do not bend at all."""
-    spread = lambda first, second: jnp.zeros(300).at[0].set(first).at[1].set(second)
-    mean, square = (operators.dense(jnp.diag(d)) for d in (spread(1, 2e-4), spread(2, 8e-4)))
+def test_a_direction_that_bends_little_may_decide_the_stable_rate():
+    """At half the rate of the one that bends most, beside many others and many that do not bend."""
+    others = jnp.concatenate([jnp.linspace(0.1, 1, 98), jnp.zeros(200)])
+    spread = lambda *of: jnp.concatenate([jnp.array(of), others])
+    mean, square = (operators.dense(jnp.diag(d)) for d in (spread(1, 2e-3), spread(2, 8e-3)))
     for i in range(4):
         key = jax.random.key(i)
-        rate = stability.largest_stable_rate(mean, square, key, tolerance=tolerance)
+        rate = stability.largest_stable_rate(mean, square, key, tolerance=1e-2)
         assert rate == pytest.approx(0.5, rel=5e-2)
