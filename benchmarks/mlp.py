@@ -21,7 +21,7 @@ PASSES = 2  # of SAM
 def rows():
     for widths in ((300, 100), (1200, 400)):
         yield from _against_products(dataclasses.replace(MNIST, num_neurons=widths))
-    yield from _against_batches(dataclasses.replace(MNIST, num_neurons=(300, 100)), at_least=1)
+        yield from _against_batches(dataclasses.replace(MNIST, num_neurons=widths), at_least=1)
     yield from _against_batches(dataclasses.replace(DIGITS, num_neurons=(16, 16)), at_least=2)
 
 

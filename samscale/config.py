@@ -17,8 +17,11 @@ from samscale.knobs import OWN, FlatnessKnobs, SharpnessKnobs, knob, own
 from samscale.laws import (
     ALL_OR_POSITIVE,
     FRACTION,
+    MOST_STEPS,
     POSITIVE,
     SEED,
+    STEPS,
+    WIDTH,
     at_least,
     each,
     one_of,
@@ -34,8 +37,8 @@ class Config(SharpnessKnobs, FlatnessKnobs):
     task: str = knob("", "module:function of a Task of your own; empty: model on dataset")
     dataset: str = knob("digits", "a key of data.DATASETS")
     model: str = knob("MLP", "a key of models.MODELS")
-    num_neurons: tuple[int, ...] = knob((300, 100), "hidden widths of the MLP", each(POSITIVE))
-    num_filters: int = knob(64, "filters of a ResNet's first stage: its width", POSITIVE)
+    num_neurons: tuple[int, ...] = knob((300, 100), "hidden widths of the MLP", each(WIDTH))
+    num_filters: int = knob(64, "filters of a ResNet's first stage: its width", WIDTH)
     num_blocks: tuple[int, ...] = knob(
         (), "residual blocks a stage; empty: as the model's name says", each(POSITIVE)
     )
@@ -64,7 +67,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
     # How long
     batch_size: int = knob(128, "examples a step; the ragged rest of an epoch waits", POSITIVE)
     num_epochs: int = knob(20, "passes over the training set", POSITIVE)
-    num_train_steps: int = knob(-1, "steps in all; -1: as num_epochs says", ALL_OR_POSITIVE)
+    num_train_steps: int = knob(-1, "steps in all; -1: as num_epochs says", STEPS)
     steps_per_eval: int = knob(
         -1, "batches an evaluation sees; -1: every example, exactly once", ALL_OR_POSITIVE
     )
@@ -77,7 +80,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         0.1, "what the schedule's shape is multiplied by", at_least(0), swept=True
     )
     lr_scheduler: str = knob("cosine", "a key of optimizers.SCHEDULES")
-    warmup_steps: int = knob(0, "steps of linear warmup from zero", at_least(0))
+    warmup_steps: int = knob(0, "steps of linear warmup from zero", within(0, MOST_STEPS))
     momentum: float = knob(0.9, "of sgd", FRACTION)
     nesterov: bool = knob(False, "Nesterov's momentum, for sgd")
     beta1: float = knob(0.9, "decay of Adam's first moment", FRACTION)
@@ -195,7 +198,9 @@ class Config(SharpnessKnobs, FlatnessKnobs):
             network = re.sub(r"\W+", ".", self.task)
         else:
             size = self.num_neurons if self.model == "MLP" else (self.num_filters,)
-            network = f"{self.dataset}-{self.model}-{'x'.join(map(str, size))}"
+            words = "x".join(map(str, size))
+            words = words if len(words) < 80 else f"{words[:60]}...of{len(size)}"
+            network = f"{self.dataset}-{self.model}-{words}"
         radius = "" if self.optimizer in PLAIN else f"-rho{self.settled().rho:g}"
         return f"{network}-{self.optimizer}{radius}-seed{self.seed}"
 

@@ -32,6 +32,11 @@ def below_one(value):
 
 FRACTION = Law(below_one, "at least 0 and less than 1")
 ALL_OR_POSITIVE = Law(lambda value: value == -1 or value > 0, "-1 (all) or greater than 0")
+WIDTH = within(1, 10**7)  # of a layer: beyond, XLA aborts instead of asking for memory
+MOST_STEPS = 2**31 - 1  # they are counted in int32
+STEPS = Law(
+    lambda value: value == -1 or 0 < value <= MOST_STEPS, f"-1 (all) or between 1 and {MOST_STEPS}"
+)
 
 
 OWN_OR_POSITIVE = Law(lambda value: value == -1 or value > 0, "-1 (the method's) or greater than 0")

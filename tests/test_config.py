@@ -94,8 +94,8 @@ REAL = ((0.0, 1e6), (-1e-9,))
 FRACTION = ((0.0, 0.999), (1.0, -0.001))
 SHARE = ((0.001, 1.0), (0.0, 1.001))
 EDGES = {
-    "num_neurons": (((), (1,), (3000, 1000)), ((0,), (300, -1), (300, 0))),
-    "num_filters": POSITIVE,
+    "num_neurons": (((), (1,), (3000, 1000)), ((0,), (300, -1), (300, 0), (10**7 + 1,))),
+    "num_filters": ((1, 10**7), (0, 10**7 + 1)),
     "num_blocks": (((), (1, 2)), ((0,), (2, -2))),
     "dropout": FRACTION,
     "validation_fraction": FRACTION,
@@ -104,7 +104,7 @@ EDGES = {
     "noise_seed": FROM_ZERO,
     "batch_size": POSITIVE,
     "num_epochs": POSITIVE,
-    "num_train_steps": ALL_OR_POSITIVE,
+    "num_train_steps": ((-1, 1, 2**31 - 1), (0, -2, 2**31)),
     "steps_per_eval": ALL_OR_POSITIVE,
     "seed": ((0, 2**32 - 1), (-1, 2**32)),
     "rho": ((-1.0, 0.0, 1e6), (-0.5,)),
@@ -132,7 +132,7 @@ EDGES = {
     "micro_batches": ((1, 2, 128), (0, -1)),
     "clip_norm": REAL,
     "learning_rate": REAL,
-    "warmup_steps": FROM_ZERO,
+    "warmup_steps": ((0, 2**31 - 1), (-1, 2**31)),
     "momentum": FRACTION,
     "beta1": FRACTION,
     "beta2": FRACTION,
