@@ -17,7 +17,6 @@ from samscale.knobs import OWN, FlatnessKnobs, SharpnessKnobs, knob, own
 from samscale.laws import (
     ALL_OR_POSITIVE,
     FRACTION,
-    MOST_STEPS,
     POSITIVE,
     SEED,
     STEPS,
@@ -80,7 +79,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         0.1, "what the schedule's shape is multiplied by", at_least(0), swept=True
     )
     lr_scheduler: str = knob("cosine", "a key of optimizers.SCHEDULES")
-    warmup_steps: int = knob(0, "steps of linear warmup from zero", within(0, MOST_STEPS))
+    warmup_steps: int = knob(0, "steps of linear warmup from zero", within(0, 2**31 - 1))
     momentum: float = knob(0.9, "of sgd", FRACTION)
     nesterov: bool = knob(False, "Nesterov's momentum, for sgd")
     beta1: float = knob(0.9, "decay of Adam's first moment", FRACTION)
@@ -198,9 +197,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
             network = re.sub(r"\W+", ".", self.task)
         else:
             size = self.num_neurons if self.model == "MLP" else (self.num_filters,)
-            words = "x".join(map(str, size))
-            words = words if len(words) < 80 else f"{words[:60]}...of{len(size)}"
-            network = f"{self.dataset}-{self.model}-{words}"
+            network = f"{self.dataset}-{self.model}-{'x'.join(map(str, size))[:80]}"
         radius = "" if self.optimizer in PLAIN else f"-rho{self.settled().rho:g}"
         return f"{network}-{self.optimizer}{radius}-seed{self.seed}"
 
