@@ -82,9 +82,10 @@ def extend(basis: Basis, op: Operator, key, start, stop, products=0) -> Basis:
     eps = jnp.finfo(op.dtype).eps
 
     def step(j, basis):
-        rows, projected, before, watch, again = basis
+        rows, projected, _, watch, again = basis
         w = op(rows[j])
         own = rows[j] @ w
+        before = jnp.where(j > 0, rows[jnp.maximum(j - 1, 0)] @ w, 0)
         w = w - own * rows[j] - before * rows[jnp.maximum(j - 1, 0)]
         length, scale = jnp.linalg.norm(w), jnp.abs(projected).max()
         watch = watch | (length <= jnp.sqrt(eps) * jnp.maximum(scale, jnp.abs(own)))
