@@ -206,7 +206,7 @@ def test_the_help_lists_what_a_knob_may_be(capsys):
 
 
 def test_more_memory_than_there_is_is_a_sentence_and_no_wait(tmp_path, capsys):
-    assert train(tmp_path, *TINY, "--config.num_neurons=(10000000000,)") == 1
+    assert train(tmp_path, *TINY, "--config.num_neurons=(10000000,10000000)") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: not enough memory: take a smaller network")
     assert error.count("\n") == 1
