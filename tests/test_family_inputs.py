@@ -1,5 +1,6 @@
 """What the family is given: numbers that are none, arguments that are no examples."""
 
+import functools
 import inspect
 
 import jax
@@ -11,10 +12,13 @@ from samscale import sharpness
 from samscale.sharpness import PRESETS, accumulated, grouped, perturbations, plain
 from samscale.sharpness.presets.combinations import follow
 
+pytestmark = pytest.mark.usefixtures("in_float64")
+
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (8, 3))
-Y = jnp.arange(8.0)
-W = {"kernel": jnp.array([1.0, -2.0, 0.5]), "bias": jnp.array(0.3)}
+X = np.random.default_rng(0).normal(size=(8, 3))
+Y = np.arange(8.0)
+W = {"kernel": np.array([1.0, -2.0, 0.5]), "bias": np.array(0.3)}
+close = functools.partial(np.testing.assert_allclose, rtol=1e-12)  # rounding, of doubles
 
 
 def losses(params, x, y):
@@ -44,8 +48,9 @@ def test_words_are_no_radius():
 
 
 def test_a_traced_radius_is_taken_as_it_is():
-    at = jax.jit(lambda rho: of(sharpness.sam(VG, rho), X, Y)[0][1])
-    jax.tree.map(np.testing.assert_array_equal, at(0.1), at(np.float32(0.1)))
+    at = lambda rho: of(sharpness.sam(VG, rho), X, Y)[0][1]
+    jax.tree.map(close, jax.jit(at)(0.1), at(0.1))
+    assert jax.tree.all(jax.tree.map(jnp.isfinite, jax.jit(at)(-0.1)["bias"]))
 
 
 @pytest.mark.parametrize("name", ["sam", "usam", "layer_sam", "fisher_sam", "asam"])
@@ -80,7 +85,7 @@ def test_a_function_is_no_gradient_to_group():
         grouped(VG, 2)
 
 
-STATS = {"mean": jnp.zeros(3)}
+STATS = {"mean": np.zeros(3)}
 with_stats = jax.value_and_grad(lambda w, stats, x, y, key: loss(w, x - stats["mean"][None], y))
 LINEN = (STATS, X, Y, KEY)  # as in the example with Flax Linen
 
@@ -109,7 +114,7 @@ def test_esam_takes_what_it_is_told_to():
     how = {"losses": each, "beta": 1.0, "key": KEY}
     (_, grads), _, _ = of(sharpness.esam(with_stats, 0.3, take=rows, **how), *LINEN)
     (_, bare), _, _ = of(sharpness.esam(VG, 0.3, losses=losses, beta=1.0, key=KEY), X, Y)
-    jax.tree.map(np.testing.assert_allclose, grads, bare)
+    jax.tree.map(close, grads, bare)
 
 
 def masked(params, x, y, mask):
@@ -119,13 +124,13 @@ def masked(params, x, y, mask):
 
 @pytest.mark.parametrize("groups", [2, 4])
 def test_the_loss_of_masked_groups_is_that_of_the_batch(groups):
-    mask = jnp.array([1, 1, 1, 0, 1, 0, 0, 0.0])  # the last of four groups has no example
+    mask = np.array([1, 1, 1, 0, 1, 0, 0, 0.0])  # the last of four groups has no example
     vg = jax.value_and_grad(masked, has_aux=True)
     whole, grads = vg(W, X, Y, mask)
     weight = lambda out: out[1]
     (out, found), _, _ = of(grouped(plain(vg), groups, weight=weight), X, Y, mask)
-    assert float(out[0]) == pytest.approx(float(whole[0]), rel=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, grads)
+    close(out[0], whole[0])
+    jax.tree.map(close, found, grads)
 
 
 def test_the_passes_that_climb_may_see_another_batch():
@@ -134,7 +139,6 @@ def test_the_passes_that_climb_may_see_another_batch():
     up = jax.grad(loss)(W, 2 * X, Y)
     length = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(up)))
     above = jax.tree.map(lambda w, g: w + 0.1 * g / length, W, up)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5)
     jax.tree.map(close, grads, jax.grad(loss)(above, X, Y))
     assert not info.compared
 
@@ -155,10 +159,10 @@ def test_projections_are_the_nearest_points_of_their_balls(p, scaled):
 
 
 def test_a_random_direction_has_the_radius_of_what_it_moves():
-    mask = {"kernel": jnp.array([True, False, True]), "bias": jnp.array(False)}
+    mask = {"kernel": np.array([True, False, True]), "bias": np.array(False)}
     _, _, info = of(sharpness.random_sam(VG, 0.2, mask=mask, key=KEY), X, Y)
     lengths = np.abs(info.ascent["kernel"])
-    np.testing.assert_allclose(lengths, 0.2 / 2**0.5 * np.array([1, 0, 1]), rtol=1e-6)
+    close(lengths, 0.2 / 2**0.5 * np.array([1, 0, 1]))
     assert info.ascent["bias"] == 0
 
 

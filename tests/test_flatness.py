@@ -171,16 +171,23 @@ def test_names_of_measures_may_have_blanks_between(trained):
 
 
 def test_infinite_numbers_are_said_and_not_kept(trained, capsys, monkeypatch):
-    known = {"largest_stable_rate_sgd": np.inf, "trace": 2.0, "trace_se": 0.1, "odd": np.inf}
+    known = {
+        "largest_stable_rate_sgd": np.inf,
+        "trace": 2.0,
+        "trace_se": 0.1,
+        "odd": np.inf,
+        "broken": np.nan,
+    }
     monkeypatch.setitem(MEASURES, CHEAP, lambda point, key: known)
     MEASURES[CHEAP].__doc__ = "."
     assert flatness(trained, f"--measure={CHEAP}", "--json", "--seed=8") == 0
     shown = capsys.readouterr()
     assert "largest_stable_rate_sgd: infinite, nothing bends\nodd: infinite\n" in shown.err
+    assert "broken: not a number\n" in shown.err
     kept = json.loads(shown.out)
     assert kept == content(trained)
     assert kept["trace"] == 2.0
-    assert not {"odd", "largest_stable_rate_sgd"} & kept.keys()
+    assert not {"odd", "broken", "largest_stable_rate_sgd"} & kept.keys()
 
 
 def test_what_did_not_converge_is_said(trained, capsys, monkeypatch):

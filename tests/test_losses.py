@@ -3,10 +3,11 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samscale import tasks
+from samscale import losses, tasks
 from samscale.config import Config
 
 N, K = 7, 4
@@ -219,3 +220,31 @@ def test_means_over_nothing_are_zero_and_so_is_their_gradient():
 def test_weights_are_relative_so_their_scale_leaves_the_means_alone(loss, y, scale):
     scaled = loss(OUTPUTS, y, np.float32(scale) * WEIGHT)
     close(tasks.means(scaled), tasks.means(loss(OUTPUTS, y, WEIGHT)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_exact_cross_entropy_is_the_usual_one(smoothing):
+    z, batch = jax.random.normal(KEY, (7, 4)), {"y": jnp.arange(7) % 4}
+    mine = losses.exact_cross_entropy(z, batch, smoothing)
+    usual = losses.cross_entropy(z, batch["y"], jnp.ones(7), smoothing)["loss"]
+    assert float(mine.sum()) == pytest.approx(float(usual), rel=1e-6)
+
+
+def test_its_curvature_stays_right_however_small_the_loss():
+    batch = {"y": jnp.array([0])}
+    exact_loss = lambda z: losses.exact_cross_entropy(z[None], batch)[0]
+    usual = lambda z: losses.cross_entropy(z[None], batch["y"], jnp.ones(1))["loss"]
+    z = jnp.array([12.0, 0.3, -0.5])
+    with jax.enable_x64(True):
+        exact = np.asarray(jax.hessian(usual)(jnp.asarray(z, jnp.float64)))
+    error = lambda f: np.abs(np.asarray(jax.hessian(f)(z)) - exact).max() / np.abs(exact).max()
+    assert error(exact_loss) < 1e-6
+    assert error(usual) > 1e-3
+
+
+def test_squared_errors_leave_out_what_is_missing():
+    z = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_allclose(
+        losses.squared_errors(z, {"y": jnp.array([[0.0, jnp.nan], [3.0, 3.0]])}), [1, 1]
+    )
+    np.testing.assert_allclose(losses.squared_errors(z, {"y": jnp.array([1, 0])}), [2, 20])

@@ -9,7 +9,6 @@ from jax.tree_util import Partial
 
 import curved
 from curved import criterion, losses, outputs, power
-from samscale import losses as own_losses
 from samscale.errors import Diverged
 from samscale.flatness import (
     MEASURES,
@@ -287,31 +286,3 @@ def test_the_negative_share_is_one_of_the_weights_that_are_kept(size):
     bowl = lambda w, batch: jnp.broadcast_to(((kept * w) ** 2 * curved_down).sum(), (len(batch),))
     here = Point(bowl, jnp.ones(size), jnp.ones((3, 1)), mask=kept)
     assert measured(here, KEY, ["density"])["negative_share"] == pytest.approx(0.5, abs=0.05)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_exact_cross_entropy_is_the_usual_one(smoothing):
-    z, batch = jax.random.normal(KEY, (7, 4)), {"y": jnp.arange(7) % 4}
-    mine = own_losses.exact_cross_entropy(z, batch, smoothing)
-    usual = own_losses.cross_entropy(z, batch["y"], jnp.ones(7), smoothing)["loss"]
-    assert float(mine.sum()) == pytest.approx(float(usual), rel=1e-6)
-
-
-def test_its_curvature_stays_right_however_small_the_loss():
-    batch = {"y": jnp.array([0])}
-    loss = lambda z: own_losses.exact_cross_entropy(z[None], batch)[0]
-    usual = lambda z: own_losses.cross_entropy(z[None], batch["y"], jnp.ones(1))["loss"]
-    z = jnp.array([12.0, 0.3, -0.5])
-    with jax.enable_x64(True):
-        exact = np.asarray(jax.hessian(usual)(jnp.asarray(z, jnp.float64)))
-    error = lambda f: np.abs(np.asarray(jax.hessian(f)(z)) - exact).max() / np.abs(exact).max()
-    assert error(loss) < 1e-6
-    assert error(usual) > 1e-3
-
-
-def test_squared_errors_leave_out_what_is_missing():
-    z = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-    np.testing.assert_allclose(
-        own_losses.squared_errors(z, {"y": jnp.array([[0.0, jnp.nan], [3.0, 3.0]])}), [1, 1]
-    )
-    np.testing.assert_allclose(own_losses.squared_errors(z, {"y": jnp.array([1, 0])}), [2, 20])

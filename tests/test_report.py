@@ -231,9 +231,6 @@ def test_the_script_of_the_charts_is_bundled_once_a_machine(tmp_path, monkeypatc
     assert vega.script() == scripts[0]
 
 
-MAGIC = {"svg": b"<svg ", "png": b"\x89PNG\r\n", "pdf": b"%PDF-"}
-
-
 NO_BAR, BAR = "without an interval: none is drawn below 3 seeds", "its bar a 95 % interval"
 
 

@@ -12,21 +12,7 @@ from samscale.study.analysis import Design, analyse
 from samscale.study.report import charts, figure, frames
 from samscale.study.report.figures import FORMATS, KINDS
 
-STAGES = {
-    "nothing has run": lambda cells: cells.index < 0,
-    "one run": lambda cells: cells.index < 1,
-    "only the baseline": lambda cells: cells["method"] == "sgd",
-    "one seed": lambda cells: cells["seed"] == 0,
-    "one size": lambda cells: cells["size"] == "[10]",
-    "one of two panels": lambda cells: cells["panel"] == "",
-    "other seeds in every method": lambda cells: cells["seed"].eq(0) == cells["method"].eq("sam"),
-}
-
-
 MAGIC = {"svg": b"<svg ", "png": b"\x89PNG\r\n", "pdf": b"%PDF-"}
-
-
-NO_BAR, BAR = "without an interval: none is drawn below 3 seeds", "its bar a 95 % interval"
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

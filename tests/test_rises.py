@@ -93,7 +93,7 @@ def test_logits_are_centred_and_of_unit_length():
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     exact = curved.criterion(z, here.data)
     of_unit = rises.of_normalized(here)
-    np.testing.assert_allclose(of_unit(here.params, here.data), exact, rtol=1e-12)
+    np.testing.assert_allclose(of_unit(here.params, here.data), exact, rtol=1e-12)  # of doubles
 
 
 def test_logits_of_no_length_have_a_gradient():

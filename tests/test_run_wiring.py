@@ -1,13 +1,15 @@
 """Every knob reaches the run: what it changes is seen in the parameters that come out."""
 
 import dataclasses
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from runs import TINY
-from samscale.errors import Diverged
+from runs import TINY, VIEW
+from samscale import tasks
+from samscale.errors import Diverged, Interrupted
 from samscale.training import checkpoint, folder, measured, record, run
 from samscale.training.summary import summary
 
@@ -50,8 +52,6 @@ def test_a_knob_changes_what_is_trained(base, changes, tmp_path):
 
 
 def test_the_best_epoch_is_that_of_the_validation():
-    from samscale import tasks
-
     task = tasks.build(TINY.validate())
     rows = [
         {"epoch": 1, "validation_accuracy": 0.9, "test_accuracy": 0.5},
@@ -99,6 +99,23 @@ def test_a_record_that_lost_its_epochs_is_said(tmp_path):
     (path / record.NAME).unlink()
     with pytest.raises(OSError, match=r"metrics\.jsonl: has 0 of 4 epochs that were trained"):
         run.train(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "again, words",
+    [
+        (True, "the same command goes on"),
+        (False, "the same command, with restore_checkpoint=True,"),
+    ],
+)
+def test_a_run_that_is_stopped_says_what_goes_on(again, words, tmp_path):
+    class Stops(VIEW):
+        def update(self, step, values):
+            signal.raise_signal(signal.SIGTERM)
+
+    config = dataclasses.replace(BASE, num_epochs=50, restore_checkpoint=again)
+    with pytest.raises(Interrupted, match=words):
+        run.train(config, tmp_path, Stops())
 
 
 def test_a_run_whose_last_step_breaks_it_has_diverged(tmp_path):

@@ -101,7 +101,7 @@ def _measure(args, names, point, step, about):
             row |= {k: v for k, v in found[name].items() if math.isfinite(v)}
             write_atomically(path, json.dumps(row, indent=2).encode())
             progress.advance(task)
-    _tell_infinite(found)
+    _tell_what_is_not_finite(found)
     if args.json:
         print(json.dumps(row, indent=2))
         return
@@ -138,7 +138,7 @@ def _earlier(path, about):
     return about
 
 
-def _tell_infinite(found):
+def _tell_what_is_not_finite(found):
     """What the file, which is JSON, cannot hold."""
     from samscale.flatness.meanings import infinite
 

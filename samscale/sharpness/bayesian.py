@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from samscale.sharpness import devices, trees
+from samscale.sharpness.checks import check
 from samscale.sharpness.core import Gradient, Info, State, key_of
 from samscale.sharpness.draws import drawn
-from samscale.sharpness.perturbations import check, radius
+from samscale.sharpness.perturbations import radius
 
 
 def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> Gradient:

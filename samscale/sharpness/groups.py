@@ -31,12 +31,14 @@ def examples(args, otherwise: str) -> int:
     apart as if they were examples; ``otherwise`` names the argument that says how else.
     """
     shapes = {jnp.shape(a) for a in jax.tree.leaves(args)}
-    if len({shape[:1] for shape in shapes} | {()}) != 2:
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) != 1 or () in lengths:
         raise ValueError(
             f"args: every array must have the same leading axis of examples, not {sorted(shapes)}; "
             f"{otherwise} says what to do with others"
         )
-    return shapes.pop()[0]
+    ((n,),) = lengths
+    return n
 
 
 def merge_mean(outs, shares):
@@ -81,17 +83,18 @@ def grouped(
                 params, state, *part, opt_state=opt_state, group=group * groups + part_of_group
             )
             averaged = (grads, info.clean_grads, info.ascent, info.extra, info.compared)
-            return averaged, weight(out), (out, info.out, new)
-
-        def body(total, numbered):
-            averaged, share, rest = one(*numbered)
+            share = weight(out)
             weighed = lambda x: jnp.where(share != 0, share * trees.wide(x), 0)  # 0 of NaN is 0
             summed = jax.tree.map(weighed, (*averaged, jnp.ones(())))
-            return jax.tree.map(jnp.add, total, summed), (*rest, jnp.asarray(share))
+            return summed, averaged, (out, info.out, new, jnp.asarray(share))
+
+        def body(total, numbered):
+            summed, _, rest = one(*numbered)
+            return jax.tree.map(jnp.add, total, summed), rest
 
         numbered = jnp.arange(groups), split(args, groups)
-        like, _, _ = jax.eval_shape(one, *jax.tree.map(lambda a: a[0], numbered))
-        start = trees.zeros(jax.tree.map(trees.wide, trees.zeros((*like, jnp.ones(())))))
+        total, like, _ = jax.eval_shape(one, *jax.tree.map(lambda a: a[0], numbered))
+        start = trees.zeros(total)
         (*sums, count), found = jax.lax.scan(body, start, numbered)
         outs, perturbed_outs, states, shares = found
         merged = merge or (lambda outs: merge_mean(outs, shares))

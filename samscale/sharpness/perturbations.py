@@ -8,14 +8,12 @@ schedule of the step, which ``sharpness_aware`` counts. Numbers that are negativ
 raise ``ValueError``.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from samscale.sharpness import trees
+from samscale.sharpness.checks import check
 from samscale.sharpness.draws import drawn, signs
 
 
@@ -126,7 +124,7 @@ def in_random_direction(rho, mask=None) -> optax.GradientTransformationExtraArgs
             kept = sum(x.size for x in jax.tree.leaves(g))
         else:
             e = jax.tree.map(lambda m, x: jnp.where(m, x, 0), mask, e)
-            count = lambda m, x: jnp.broadcast_to(m, x.shape).sum(dtype=jnp.float32)
+            count = lambda m, x: jnp.broadcast_to(m, x.shape).sum(dtype=float)
             kept = sum(jax.tree.leaves(jax.tree.map(count, mask, g)))
         factor = trees.ratio(1.0, jnp.sqrt(kept))
         r = jax.tree.map(lambda r: r * factor, radius(rho, extra.get("count")))
@@ -190,18 +188,6 @@ def keep_leaves(share) -> optax.GradientTransformationExtraArgs:
         return structure.unflatten(scaled)
 
     return stateless(rule)
-
-
-def check(name, number, least=0.0, most=math.inf):
-    """Raises ``ValueError`` for what is not finite, or not in the range; not for what is traced."""
-    if isinstance(number, jax.core.Tracer):
-        return
-    words = f" and at least {least:g}" if least > -math.inf else ""
-    words += f" and at most {most:g}" if most < math.inf else ""
-    value = np.asarray(number)
-    real = np.issubdtype(value.dtype, np.number) and np.isrealobj(value)
-    if not (real and np.all(np.isfinite(value) & (value >= least) & (value <= most))):
-        raise ValueError(f"{name}={number!r}: must be finite{words}")
 
 
 def radius(rho, count):

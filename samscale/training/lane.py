@@ -66,7 +66,7 @@ class Lane:
             for split, sums in totals.items()
             for name, value in host_means(sums).items()
         }
-        if not np.isfinite(list(evaluated.values())).all():
+        if not np.isfinite([evaluated[f"{split}_loss"] for split in totals]).all():
             self._diverged(self.step, self._last_losses(), "a loss of the evaluation")
         row = {
             "kind": "epoch",

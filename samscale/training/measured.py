@@ -86,7 +86,7 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
     ``flatness_rho``, the same for all runs, so that they can be compared.
     """
     if config.half_precision:  # its parameters are float32, and curvature cancels in bfloat16
-        task = tasks.build(dataclasses.replace(config, half_precision=False))
+        task = _in_float32(tuple(dataclasses.asdict(config).items()))
     n = len(next(iter(task.train.values())))
     rows = jax.random.permutation(keys.address(seed, keys.MEASURE), n)[: examples or n]
     data = {name: jnp.asarray(a)[rows] for name, a in task.train.items()}
@@ -118,6 +118,11 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         train_rho=0.0 if config.optimizer in PLAIN else config.settled().rho,
         aside=tuple(_aside(config)),
     )
+
+
+@functools.lru_cache(maxsize=1)  # one task, so that the epochs of a run share their programs
+def _in_float32(fields) -> Task:
+    return tasks.build(Config(**{**dict(fields), "half_precision": False}))
 
 
 def _aside(config):

@@ -84,9 +84,10 @@ def gradients(name, num_steps, *, every=None, steps=None, gamma=None) -> float:
     """
     if name not in PRESETS:
         raise ValueError(f"name={name!r}: must be one of {', '.join(sorted(PRESETS))}")
-    own = inspect.signature(PRESETS[name]).parameters
-    of = lambda given, field: own[field].default if given is None and field in own else given or 1
-    every, steps, gamma = of(every, "every"), of(steps, "steps"), of(gamma, "gamma")
+    own = {n: p.default for n, p in inspect.signature(PRESETS[name]).parameters.items()}
+    every = own.get("every", 1) if every is None else every
+    steps = own.get("steps", 1) if steps is None else steps
+    gamma = own.get("gamma", 1) if gamma is None else gamma
     always, full = _COSTS.get(name, (1, 1))
     if name == "esam" and gamma < 1:
         full = 1 / 3 + gamma

@@ -11,6 +11,7 @@ import optax
 
 from samscale.sharpness import averages, leaves, masks
 from samscale.sharpness import perturbations as p
+from samscale.sharpness.checks import check
 from samscale.sharpness.core import Gradient, sharpness_aware
 from samscale.sharpness.groups import grouped, split_leading
 
@@ -70,7 +71,7 @@ def asam(value_and_grad_fn, rho=0.5, *, eta=0.01, where=None, ord=2, steps=1, **
     ``w`` (``ValueError`` where none is); the official code counts the scales of normalization among
     them. Kwon, Kim, Park, Choi: ASAM, ICML 2021; rho = 0.5 for CIFAR-10, 1 for CIFAR-100.
     """
-    p.check("eta", eta)
+    check("eta", eta)
     metric = functools.partial(leaves.absolute, eta=eta, where=where or leaves.kernels)
     return in_ball(value_and_grad_fn, rho, ord=ord, metric=metric, steps=steps, **how)
 
@@ -199,8 +200,8 @@ def ssam_dynamic(
     """
     if how.get("per_device"):
         raise ValueError("per_device=True: must be False, devices would grow masks of their own")
-    p.check("drop_rate", drop_rate, most=1)
-    p.check("total", total, least=1)
+    check("drop_rate", drop_rate, most=1)
+    check("total", total, least=1)
     mask = masks.dynamic_mask(sparsity, drop_rate, refresh, total)
     return in_ball(value_and_grad_fn, rho, ord=ord, after=(mask,), key=key, **how)
 
@@ -212,7 +213,7 @@ def friendly_sam(
 
     One more copy of the weights. Li, Zhou, He, Cheng, Huang: Friendly SAM, CVPR 2024.
     """
-    p.check("sigma", sigma)
+    check("sigma", sigma)
     before = (averages.drop_mean(sigma, decay),)
     return in_ball(value_and_grad_fn, rho, ord=ord, before=before, steps=steps, **how)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from samscale.sharpness import combine, trees
 from samscale.sharpness import perturbations as p
+from samscale.sharpness.checks import check
 from samscale.sharpness.core import Gradient, sharpness_aware
 from samscale.sharpness.groups import examples
 from samscale.sharpness.presets.ascents import in_ball
@@ -19,7 +20,7 @@ def gsam(value_and_grad_fn, rho=0.05, *, alpha=0.4, ord=2, steps=1, **how) -> Gr
     SAM; theirs is 0.01 for ResNets and 0.4 to 1 for ViTs. Zhuang et al.: Surrogate Gap Minimization
     Improves Sharpness-Aware Training, ICLR 2022.
     """
-    p.check("alpha", alpha, least=-math.inf)
+    check("alpha", alpha, least=-math.inf)
     return in_ball(value_and_grad_fn, rho, combine=combine.gsam(alpha), ord=ord, steps=steps, **how)
 
 
@@ -48,7 +49,7 @@ def wsam(
     Weighted Sharpness as a Regularization Term, KDD 2023, decoupled.
     """
     term = combine.sharpness(gamma)
-    p.check("clip_norm", clip_norm)
+    check("clip_norm", clip_norm)
 
     def factor(g, gs):
         length = trees.norm(trees.add(g, term(g, gs)))
