@@ -44,7 +44,7 @@ def sharpness(point: Point, key) -> dict[str, float]:
 
 
 def balls(point: Point, key) -> dict[str, float]:
-    """The same in cubes, in shares of each weight, of normalized logits: some 60 gradients."""
+    """How far it rises in cubes, in shares of each weight, of unit logits: some 60 gradients."""
     keys = jax.random.split(key, 6)
     rho, corner = point.rho, point.rho / math.sqrt(moving(point))  # cubes: inside the l2 ball
     how = {"mask": point.mask, "batch_size": point.together()}
