@@ -23,6 +23,7 @@ lock:
 		--extra parquet --extra ray --extra slurm --extra test --extra track pyproject.toml -o requirements.txt
 
 $(STAMP):
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PY) is Python %d.%d; samscale needs 3.11 or newer, as in: make demo PY=python3.12" % sys.version_info[:2])'
 	$(PY) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[test]'
 	@rm -f $(VENV)/.installed-*

@@ -17,13 +17,16 @@ from samscale.knobs import OWN, FlatnessKnobs, SharpnessKnobs, knob, own
 from samscale.laws import (
     ALL_OR_POSITIVE,
     FRACTION,
+    KINDS,
     POSITIVE,
     SEED,
     STEPS,
     WIDTH,
     at_least,
     each,
+    fits,
     one_of,
+    plain,
     within,
 )
 
@@ -133,20 +136,17 @@ class Config(SharpnessKnobs, FlatnessKnobs):
     track: str = knob("none", "a key of training.track.TRACKERS", identity=False)
 
     def __post_init__(self):
-        for field, kind in _TYPES.items():  # old config files hold lists, hands write 1 for 1.0
-            value = getattr(self, field)
-            if isinstance(value, list):
-                setattr(self, field, tuple(value))
-            elif kind is float and type(value) is int:
-                setattr(self, field, float(value))
-            elif isinstance(value, str):
-                setattr(self, field, _OLD_NAMES.get((field, value), value))
+        for field, kind in _TYPES.items():
+            value = plain(getattr(self, field), kind)
+            if isinstance(value, str):
+                value = _OLD_NAMES.get((field, value), value)
+            setattr(self, field, value)
 
     def validate(self) -> "Config":
         """Return ``settled()``, or raise ``ValueError``: the field, its value and what is legal."""
         for field in dataclasses.fields(self):
             value, law = getattr(self, field.name), field.metadata["law"]
-            if not _fits(value, _TYPES[field.name]):
+            if not fits(value, _TYPES[field.name]):
                 words = KINDS[_TYPES[field.name]]
                 raise ValueError(f"{field.name}={value!r}: must be {words}")
             if not law.holds(value):
@@ -223,26 +223,8 @@ def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
     return table[name]
 
 
-def _fits(value, kind) -> bool:
-    if kind is float:
-        return type(value) is float and abs(value) <= LARGEST
-    if kind in (int, bool, str):
-        return type(value) is kind
-    (item, _) = typing.get_args(kind)
-    return isinstance(value, tuple) and all(type(v) is item for v in value)
-
-
-LARGEST = (2 - 2**-23) * 2.0**127  # of single precision
 PLAIN = ("sgd", "adam", "adamw")  # optimizers whose gradient is not sharpness-aware
 _TYPES = typing.get_type_hints(Config)
-KINDS = {
-    int: "a whole number",
-    float: "a finite number (single precision)",
-    bool: "True or False",
-    str: "text",
-    tuple[int, ...]: "whole numbers, as in (300, 100)",
-    tuple[str, ...]: "names, as in ('Dense_0', 'Dense_1')",
-}
 _OLD_NAMES = {  # what the released program's config files call the same things
     ("model", "ResNet50_ImageNet"): "ResNet50",
     ("dataset", "imagenet2012"): "imagenet",

@@ -1,7 +1,38 @@
 """What the value of a knob must satisfy."""
 
+import numbers
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+KINDS = {
+    int: "a whole number",
+    float: "a finite number (single precision)",
+    bool: "True or False",
+    str: "text",
+    tuple[int, ...]: "whole numbers, as in (300, 100)",
+    tuple[str, ...]: "names, as in ('Dense_0', 'Dense_1')",
+}
+LARGEST = (2 - 2**-23) * 2.0**127  # of single precision
+_ALSO = {int: numbers.Integral, float: numbers.Real}  # what may stand for these: NumPy's, too
+
+
+def plain(value, kind):
+    """``value`` as a field of ``kind`` holds it: a tuple for a list, a float for 1; else itself."""
+    if isinstance(value, (list, tuple)) and typing.get_args(kind):
+        return tuple(plain(v, typing.get_args(kind)[0]) for v in value)
+    number = isinstance(value, _ALSO.get(kind, ())) and type(value) is not bool
+    return kind(value) if number and abs(value) <= LARGEST else value
+
+
+def fits(value, kind) -> bool:
+    """Whether ``value`` is of one of ``KINDS``."""
+    if kind is float:
+        return type(value) is float and abs(value) <= LARGEST
+    if kind in (int, bool, str):
+        return type(value) is kind
+    (item, _) = typing.get_args(kind)
+    return isinstance(value, tuple) and all(type(v) is item for v in value)
 
 
 class Law(NamedTuple):

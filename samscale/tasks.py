@@ -162,7 +162,31 @@ def _of_the_user(config: Config) -> Task:
             raise ValueError(
                 f"task={config.task!r}: the arrays of {name} must have one length, not {lengths}"
             )
+    _check_functions(task, config)
     return task
+
+
+def _check_functions(task: Task, config: Config):
+    """Traces a user's functions once, so that what they lack is said before anything is written."""
+    examples = {name: array[:1] for name, array in task.train.items()}
+
+    def evaluated(key):
+        params, stats = task.init(key)
+        return task.loss(params, stats, examples, key, False)[0]
+
+    try:
+        sums = dict(jax.eval_shape(evaluated, jax.random.key(0)))
+    except Exception as error:
+        words = " ".join(str(error).split())
+        raise ValueError(
+            f"task={config.task!r}: init and loss of one example: {type(error).__name__}: {words}"
+        ) from error
+    needed = ("loss", "count", task.monitor)  # the last is how a run's result is called
+    if not {*needed} <= {*sums}:
+        raise ValueError(
+            f"task={config.task!r}: loss must return sums named {', '.join(map(repr, needed))} "
+            f"(the last is its monitor), not {', '.join(map(repr, sorted(sums)))}"
+        )
 
 
 class _Unswept:

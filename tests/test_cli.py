@@ -233,3 +233,31 @@ def test_doctor_takes_no_words(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["samscale", "doctor", "bogus"])
     assert "bogus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset, found", [("cifar10", "crop_flip"), ("mnist", "none")])
+def test_old_config_files_augment_where_the_released_program_did(dataset, found, tmp_path):
+    body = (f"dataset = '{dataset}'", "model = 'MLP'")
+    path = old_config(tmp_path, body)
+    assert cli.load_config(str(path)).augmentation == found
+    path = old_config(tmp_path, (*body, "augmentation = 'none'"))
+    assert cli.load_config(str(path)).augmentation == "none"
+
+
+@pytest.mark.parametrize(
+    "word, words",
+    [
+        ("--config.learning_rate=", "learning_rate='': must be a finite number"),
+        ("--config.num_epochs=", "num_epochs='': must be a whole number"),
+        ("--config.num_neurons=", "num_neurons='': must be whole numbers"),
+    ],
+)
+def test_a_knob_without_a_value_is_one_sentence(word, words, tmp_path, capsys):
+    assert train(tmp_path, *TINY, word) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_value_may_be_the_next_word(tmp_path):
+    words = ["main.py", *TINY, f"--workdir={tmp_path}", "--config.num_neurons", "(7,)"]
+    config, _ = cli.parse([*words, "--config.learning_rate", "0.25"])
+    assert (config.num_neurons, config.learning_rate) == ((7,), 0.25)

@@ -210,3 +210,12 @@ def test_what_a_killed_writer_left_goes_once_it_is_old(tmp_path):
         os.utime(left, (1, 1))
     files.write_atomically(tmp_path / "file", b"")
     assert [left.exists() for left in (old, young, other)] == [False, True, True]
+
+
+def test_a_reader_that_has_seen_enough_stops_no_run(tmp_path):
+    process = started(tmp_path)
+    process.stdout.close()  # as ``| head`` does
+    with process.stderr:
+        assert process.wait(120) == 0, process.stderr.read()
+    (path,) = tmp_path.glob("*")
+    assert folder.is_done(path)

@@ -198,6 +198,12 @@ def test_num_blocks_counts_the_residual_blocks_of_each_stage(name):
     assert sorted(projected) == widened[name]
 
 
+def test_stages_whose_filters_no_machine_holds_are_refused():
+    with pytest.raises(ValueError, match=r"num_blocks: 25 stages .*, 16777216, must be between 1"):
+        models.build("ResNet18", 10, num_filters=1, num_blocks=(1,) * 25)
+    models.build("ResNet18", 10, num_filters=1, num_blocks=(1,) * 24)
+
+
 def test_empty_num_blocks_are_those_of_the_name():
     for name, blocks in (("ResNet18", (2, 2, 2, 2)), ("ResNet50", (3, 4, 6, 3))):
         named, counted = (models.build(name, 10, num_blocks=b) for b in ((), blocks))

@@ -3,6 +3,8 @@
 import inspect
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -99,3 +101,15 @@ def test_the_familys_page_tells_cost_state_radius_and_knobs(name):
     assert size(carried) / size(params) == pytest.approx(copies, abs=0.001)
     for knob in re.findall(r"`(\w+)`", knobs):
         assert knob in Config.__dataclass_fields__
+
+
+def test_make_refuses_an_old_python_before_it_makes_anything(tmp_path):
+    old = tmp_path / "python3.10"
+    code = "import sys; sys.version_info = (3, 10, 12); exec(sys.argv[1])"
+    old.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}' \"$2\"\n")
+    old.chmod(0o755)
+    command = ["make", "demo", f"PY={old}", f"VENV={tmp_path / 'venv'}"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode != 0
+    assert "is Python 3.10; samscale needs 3.11 or newer" in made.stderr
+    assert not (tmp_path / "venv").exists()

@@ -33,9 +33,15 @@ def test_same_config_same_numbers(whole, tmp_path):
     same(tmp_path / TINY.run_id, whole)
 
 
+def files(path):
+    return {p.name: p.stat().st_mtime_ns for p in path.iterdir()}
+
+
 def test_a_finished_run_says_so_and_returns_what_it_found(whole, capsys):
     before = bits(whole), rows(whole)
+    seen = files(whole)
     final = run.train(TINY, whole.parent, progress.Lines())
+    assert files(whole) == seen  # not even a lease: it may be on a disk that cannot be written
     assert "done before" in capsys.readouterr().out
     assert final["kind"] == "final"
     assert (bits(whole), rows(whole)) == before
@@ -122,6 +128,14 @@ def test_streamed_data_give_the_bits_of_resident_data(whole, tmp_path, monkeypat
     assert config.run_id == TINY.run_id
     run.train(config, tmp_path, VIEW())
     same(tmp_path / TINY.run_id, whole)
+
+
+def test_a_window_of_streamed_data_is_no_longer_than_an_epoch():
+    from samscale.training import feed
+
+    order = np.arange(12).reshape(3, 4)
+    window = feed.streamed({"x": np.arange(12)}, 4)(order, 1)
+    assert (window.size, window.order.shape) == (2, (3, 4))
 
 
 def test_num_train_steps_ends_within_an_epoch(tmp_path):

@@ -191,6 +191,18 @@ def reads(config):
     return config.rho
 
 
+def nameless(config):
+    split = {"x": np.zeros(3)}
+    loss = lambda params, stats, batch, key, train: ({"loss": 0.0, "count": 3.0}, stats)
+    return Task(split, split, split, lambda key: ({}, {}), loss)
+
+
+def mistyped(config):
+    split = {"x": np.zeros(3)}
+    loss = lambda params, stats, batch, key, train: ({"loss": batch["y"]}, stats)
+    return Task(split, split, split, lambda key: ({}, {}), loss)
+
+
 def ragged(config):
     x = np.zeros(3)
     good = {"x": x, "y": x}
@@ -227,6 +239,12 @@ def test_a_task_of_ones_own_is_found_in_the_current_directory_and_sees_the_confi
     [
         ("raises", "RuntimeError: no such cable"),
         ("reads", "ValueError: config.rho is not for a task to read"),
+        (
+            "nameless",
+            "loss must return sums named 'loss', 'count', 'accuracy' (the last is its monitor), "
+            "not 'count', 'loss'",
+        ),
+        ("mistyped", "init and loss of one example: KeyError: 'y'"),
         ("ragged", "the arrays of test must have one length, not {'x': 3, 'y': 2}"),
     ],
 )

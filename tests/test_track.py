@@ -88,3 +88,24 @@ def test_a_dashboard_that_cannot_begin_is_a_sentence(tmp_path, monkeypatch):
 
 def test_every_tracker_names_its_package():
     assert set(track.PACKAGES) == set(track.TRACKERS) - {"none"}
+
+
+def test_what_tensorboard_saw_after_the_last_checkpoint_is_taken_back(tmp_path, monkeypatch):
+    event = pytest.importorskip("tensorboardX.proto.event_pb2")
+    monkeypatch.setattr(track.checkpoint, "step", lambda folder: 4)
+    for steps in ((2, 4, 6), (6, 8)):  # killed at 6, saved at 4
+        tracker = track.tensorboard(tmp_path, TINY)
+        for step in steps:
+            tracker.log(step, {"test_accuracy": step / 10})
+        tracker.close()
+        for path in (tmp_path / "tensorboard").glob("events*"):  # they are named by the second
+            path.rename(path.with_name(f"{steps[0]}"))
+    found = []
+    for content in (path.read_bytes() for path in sorted((tmp_path / "tensorboard").iterdir())):
+        while content:  # length, checksum, an event, checksum
+            size = int.from_bytes(content[:8], "little")
+            found.append(event.Event.FromString(content[12 : 12 + size]))
+            content = content[16 + size :]
+    starts = [e.step for e in found if e.session_log.status == event.SessionLog.START]
+    assert starts == [5]  # readers forget what came before it with this step or a later one
+    assert [e.step for e in found if e.HasField("summary")] == [2, 4, 6, 6, 8]

@@ -11,9 +11,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from samscale.cli.words import check_workdir, fail, guarded, piped, stoppable
-from samscale.config import KINDS, Config, from_mapping, unknown_knob
+from samscale.config import Config, from_mapping, unknown_knob
+from samscale.laws import KINDS
 
 WHATEVER = (Exception, SystemExit)  # that a file of the user's may raise
+# by old config files: the released program cropped and flipped these, without a knob for it
+_UNSAID = {name: {"augmentation": "crop_flip"} for name in ("cifar10", "cifar100")}
 USAGE = """\
 Train one network.
 
@@ -63,7 +66,7 @@ def load_config(path: str) -> Config:
     file, _, argument = path.partition(":")
     config = call(file, "config", "get_config", *([argument] if argument else []))
     if isinstance(config, ConfigDict):
-        return from_mapping(config.to_dict())
+        return from_mapping(_UNSAID.get(config.get("dataset"), {}) | config.to_dict())
     if not isinstance(config, Config):
         raise ValueError(
             f"config={file!r}: get_config() must return a samscale Config or a ConfigDict, "
@@ -125,7 +128,8 @@ def _last_of_each_knob(argv):
         if word.startswith("-") and name.startswith("config."):
             if knob not in Config.__dataclass_fields__:
                 raise ValueError(f"config.{unknown_knob(knob)}")
-            _check_number(knob, word.partition("=")[2])
+            if "=" in word:  # else the value is the next word
+                _check_number(knob, word.partition("=")[2])
             last[name] = i
     skip = lambda i, word: last.get(word.partition("=")[0].lstrip("-"), i) != i and "=" in word
     return [word for i, word in enumerate(argv) if not skip(i, word)]
@@ -134,7 +138,7 @@ def _last_of_each_knob(argv):
 def _check_number(knob, text):
     """In our words: the flag library's do not say what is legal."""
     kind = Config.__dataclass_fields__[knob].type
-    if kind in (int, float) and text:
+    if kind in (int, float):
         try:
             kind(text)
         except ValueError:

@@ -4,6 +4,7 @@
 """
 
 from samscale.config import choose
+from samscale.laws import WIDTH
 from samscale.models.mlp import MLP
 from samscale.models.resnet import ResNet, ResNet18, ResNet50
 
@@ -17,6 +18,11 @@ def _mlp(num_outputs, dtype, num_neurons=(300, 100), dropout=0.0, **_):
 def _resnet(default):
     def build(num_outputs, dtype, num_filters=64, num_blocks=(), **_):
         blocks = {"num_blocks": num_blocks} if num_blocks else {}
+        if num_blocks and not WIDTH.holds(last := num_filters * 2 ** (len(num_blocks) - 1)):
+            raise ValueError(
+                f"num_blocks: {len(num_blocks)} stages are too many: filters double with each, and "
+                f"the last's, {last}, must be {WIDTH.words}"
+            )
         return default(num_filters, num_outputs, dtype=dtype, **blocks)
 
     return build

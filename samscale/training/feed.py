@@ -34,9 +34,10 @@ def resident(examples):
 def streamed(examples, batch_size):
     """The same from the host, a window at a time."""
     arrays = {name: np.asarray(a) for name, a in examples.items()}
-    length = _window_length(arrays, batch_size)
+    longest = _window_length(arrays, batch_size)
 
     def feed(order, first):
+        length = min(longest, len(order))
         wanted = np.asarray(order[first : first + length])
         size = len(wanted)
         # windows of one shape are one program: the last one repeats a row that no step looks at

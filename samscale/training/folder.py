@@ -26,9 +26,13 @@ DONE, FAILED = "done", "failed.json"
 def opened(config: Config, workdir):
     """The folder of a run, made where needed, and the lease that keeps other processes out.
 
+    A finished run is only looked at, perhaps on a disk that cannot be written: without a lease.
     Raises ``OSError`` where the disk refuses, ``BlockingIOError`` where another process is at it.
     """
     folder = pathlib.Path(workdir) / config.run_id
+    if config.restore_checkpoint and is_done(folder):
+        yield folder, None
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with lease.held(folder) as ours:
         if not config.restore_checkpoint:

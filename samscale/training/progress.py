@@ -21,7 +21,7 @@ class Lines(Silent):
     """A line now and then, for logs."""
 
     def __init__(self, stream=None):
-        self.stream = stream or sys.stdout
+        self.stream, self.deaf = stream or sys.stdout, False
 
     def start(self, title, num_steps):
         self.num_steps, self.first, self.last = num_steps, None, 0.0
@@ -37,7 +37,11 @@ class Lines(Silent):
             self.say(f"step {step}/{self.num_steps}  {words(values)}  {clock(left)} left")
 
     def say(self, text):
-        print(text, file=self.stream, flush=True)
+        if not self.deaf:
+            try:
+                print(text, file=self.stream, flush=True)
+            except BrokenPipeError:  # of ``| head``: whoever read has gone, the run goes on
+                self.deaf = True
 
 
 class Bar(Silent):

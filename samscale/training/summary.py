@@ -39,9 +39,8 @@ def train_means(sums) -> dict[str, float]:
 
 def last_line(row, monitor):
     percent = lambda v: f"{100 * v:.2f} %" if monitor == "accuracy" else f"{v:.6g}"
-    parts = [f"{row['num_params']:,} parameters, {row['seconds']:.1f} s"]
-    if row["sparsity"]:
-        parts[0] = f"{100 * row['sparsity']:.4g} % pruned of {parts[0]}"
+    pruned = f" ({100 * row['sparsity']:.4g} % of kernels pruned)" if row["sparsity"] else ""
+    parts = [f"{row['num_params']:,} parameters{pruned}, {row['seconds']:.1f} s"]
     if f"test_{monitor}_at_best_validation" in row:
         best = percent(row[f"test_{monitor}_at_best_validation"])
         parts.append(f"test {monitor} {best} at the best validation (epoch {row['best_epoch']})")

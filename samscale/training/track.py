@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from samscale.config import Config, choose
+from samscale.training import checkpoint
 
 
 class Tracker(NamedTuple):
@@ -24,8 +25,13 @@ def none(folder, config: Config) -> Tracker:
 
 
 def tensorboard(folder, config: Config) -> Tracker:
-    """Event files in the run folder: ``tensorboard --logdir WORKDIR``."""
-    writer = importlib.import_module("tensorboardX").SummaryWriter(str(folder / "tensorboard"))
+    """Event files in the run folder: ``tensorboard --logdir WORKDIR``.
+
+    What a killed process wrote after its last checkpoint is taken back when the run goes on.
+    """
+    package, step = importlib.import_module("tensorboardX"), checkpoint.step(folder)
+    resumed = {"purge_step": step + 1} if any(folder.glob("tensorboard/*")) else {}
+    writer = package.SummaryWriter(str(folder / "tensorboard"), **resumed)
 
     def log(step, values):
         for name, value in values.items():
