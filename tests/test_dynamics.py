@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curved import least_squares
-from samscale.flatness import dynamics, stability
+from samscale.flatness import dynamics, maps, stability
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -73,7 +73,7 @@ def test_condition_five_never_allows_what_grows(rho, seed):
     x = jax.random.normal(jax.random.key(seed), (EXAMPLES, FEATURES)) ** 3
     data, w = {"x": x, "y": x @ jnp.ones(FEATURES)}, jnp.ones(FEATURES)
     h = jnp.einsum("np,nq->npq", x, x)
-    rate = stability.largest_stable_rate(*stability.map_moments(least_squares, w, data, rho), KEY)
+    rate = stability.largest_stable_rate(*maps.map_moments(least_squares, w, data, rho), KEY)
     assert 0.1 < rate / threshold(h, rho, 1) <= 1 + 1e-3
 
 

@@ -124,6 +124,22 @@ def test_stability_is_that_of_the_dense_gauss_newton_matrices(found):
         assert grown(0.98 * rate) < 1e-6
 
 
+@pytest.mark.parametrize("factor, stable", [(0.99, 1.0), (1.01, 0.0)])
+def test_with_more_parameters_than_outputs_the_rates_are_closed_forms(factor, stable):
+    here = point()
+    here = here._replace(data=jax.tree.map(lambda a: a[:8], here.data), batch_size=1)
+    rates = measured(here, KEY, ["stability"])
+    g = np.asarray(curved.gauss_newtons(here.params, here.data), np.float64)
+    for name, rho in (("sgd", 0.0), ("sam", here.rho)):
+        k = np.linalg.eigvalsh(g + rho * g @ g).max()
+        rate = rates[f"largest_stable_rate_{name}"]
+        assert rate == pytest.approx(2 / k, rel=1e-4)
+        used = here._replace(learning_rate=factor * rate, train_rho=rho)
+        found = measured(used, KEY, ["stability"])
+        assert found["stable"] == stable
+        assert (found["excess"] == 0) == (stable == 1)
+
+
 def test_layers_are_blocks_of_the_dense_hessian(found):
     h, _ = dense()
     params, _ = curved.point(jnp.float32)

@@ -73,7 +73,7 @@ def test_moments_are_means_of_powers(k, dtype, rtol):
     assert op.dtype == dtype
     near(dense(op), exact, rtol)
     blocks = output_space.blocks(outputs, criterion, params, data, chunk=5)
-    closed = output_space.moments(outputs, criterion, params, data, blocks, unit)
+    closed = output_space.moments(outputs, params, data, blocks, unit)
     near(dense(closed), power(curved.gauss_newtons(*wide), k).mean(0), rtol)
 
 

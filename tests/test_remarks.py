@@ -30,13 +30,14 @@ def test_the_runs_own_rate_radius_and_batches_are_judged(changes):
     kinds = g.reshape(-1, point.batch_size, *g.shape[1:]).mean(1)
     eta, rho, n, B = point.learning_rate, point.train_rho, len(g), point.batch_size
     k = kinds + rho * kinds @ kinds
-    square = (k @ k).mean(0)
-    if not rho:  # over all batches that there are
-        H, share = g.mean(0), (n - B) / (B * (n - 1))
-        square = H @ H + share * ((g @ g).mean(0) - H @ H)
+    square, H, share = (k @ k).mean(0), g.mean(0), (n - B) / (B * (n - 1))
+    over_all = H @ H + share * ((g @ g).mean(0) - H @ H)  # of batches that there are
+    if not rho:
+        square = over_all
+    mean = H + rho * over_all
     grown = np.linalg.eigvalsh(-2 * eta * k.mean(0) + eta**2 * square)[-1]
     assert found["excess"] == pytest.approx(grown, abs=1e-4)
-    assert found["mean_rate"] == pytest.approx(eta * np.linalg.eigvalsh(k.mean(0))[-1], rel=1e-3)
+    assert found["mean_rate"] == pytest.approx(eta * np.linalg.eigvalsh(mean)[-1], rel=1e-3)
     assert found["stable"] == 1
     assert found["rate_used"] == eta
 
@@ -84,6 +85,6 @@ def test_one_example_has_no_non_uniformity_that_its_error_does_not_cover():
 
 
 def test_examples_unlike_each_other_have_an_error_that_is_the_residuals():
-    found = stability.NonUniformity(2.0, 8.0, None, 0.12, 1)
+    found = stability.NonUniformity(2.0, 8.0, None, 0.12, 1, jnp.ones(1))
     assert stability.uncertainty(found, 3, 2.0, jnp.float64) == pytest.approx(0.01, rel=0.01)
     assert stability.uncertainty(found, 3, 400.0, jnp.float32) > 2  # 8 of 6e7

@@ -10,7 +10,7 @@ import pytest
 
 import curved
 from curved import least_squares, losses, power
-from samscale.flatness import dynamics, operators, output_space, stability
+from samscale.flatness import dynamics, maps, operators, output_space, stability
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -24,7 +24,7 @@ def regression():
     return w, {"x": x, "y": x @ w}, jnp.einsum("np,nq->npq", x, x)
 
 
-def maps(h, eta, rho):
+def step_maps(h, eta, rho):
     """I - eta K of each example."""
     h = np.asarray(h)
     return np.eye(h.shape[-1]) - eta * (h + rho * h @ h)
@@ -79,7 +79,7 @@ def test_condition_five_as_printed_is_the_compact_one(rho):
         + 2 * eta**2 * rho * (M[3] - power(H, 3))
         + eta**2 * rho**2 * (M[4] - power(H, 4))
     )
-    op = stability.growth(*stability.map_moments(losses, params, data, rho), eta)
+    op = maps.growth(*maps.map_moments(losses, params, data, rho), eta)
     mine = jax.jit(operators.matrix)(op) + jnp.eye(len(H))
     np.testing.assert_allclose(mine, printed, rtol=1e-9, atol=1e-9)
 
@@ -87,7 +87,7 @@ def test_condition_five_as_printed_is_the_compact_one(rho):
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 12])
 def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_size):
     w, data, h = regression()
-    mean, square = stability.map_moments(least_squares, w, data, batch_size=batch_size)
+    mean, square = maps.map_moments(least_squares, w, data, batch_size=batch_size)
     kinds = [
         np.asarray(h)[list(rows)].mean(0) for rows in itertools.combinations(range(12), batch_size)
     ]
@@ -98,7 +98,7 @@ def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_s
 
 def test_batches_of_sam_average_over_their_own_maps():
     w, data, h = regression()
-    mean, square = stability.map_moments(least_squares, w, data, 0.3, batch_size=4, key=KEY)
+    mean, square = maps.map_moments(least_squares, w, data, 0.3, batch_size=4, key=KEY)
     order = jax.random.permutation(KEY, 12)
     b = h[order].reshape(3, 4, FEATURES, FEATURES).mean(1)
     k = b + 0.3 * b @ b
@@ -109,21 +109,21 @@ def test_batches_of_sam_average_over_their_own_maps():
 @pytest.mark.parametrize("rho", [0.0, 0.05, 0.3])
 def test_the_largest_stable_rate_is_where_the_condition_fails(rho):
     w, data, h = regression()
-    found = stability.largest_stable_rate(*stability.map_moments(least_squares, w, data, rho), KEY)
-    a = lambda eta: maps(h, eta, rho)
+    found = stability.largest_stable_rate(*maps.map_moments(least_squares, w, data, rho), KEY)
+    a = lambda eta: step_maps(h, eta, rho)
     exact = threshold(lambda eta: top((a(eta) @ a(eta)).mean(0)) <= 1)
     assert found == pytest.approx(exact, rel=1e-4)
 
 
 def verdict(losses, params, data, eta, rho=0.0, **batch):
-    moments = stability.map_moments(losses, params, data, rho, **batch)
+    moments = maps.map_moments(losses, params, data, rho, **batch)
     return stability.verdict(*moments, KEY, eta)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 def test_verdicts_keep_their_word(rho):
     w, data, h = regression()
-    surely = stability.largest_stable_rate(*stability.map_moments(least_squares, w, data, rho), KEY)
+    surely = stability.largest_stable_rate(*maps.map_moments(least_squares, w, data, rho), KEY)
     K = h + rho * h @ h
     mean = 2 / top(K.mean(0))
     rates = 0.98 * surely, 1.05 * surely, 1.02 * mean
@@ -140,14 +140,84 @@ def test_verdicts_keep_their_word(rho):
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 def test_the_growth_is_one_polynomial_of_moments(rho, batch_size):
-    w, data, _ = regression()
-    moment = lambda c, group=1: operators.moments(least_squares, w, data, c, group)
-    at = moment, EXAMPLES, 0.7
-    mean, growing = stability.step_growth(*at, rho, batch_size)
-    exact, square = stability.step_moments(moment, EXAMPLES, rho, batch_size)
-    same = lambda a, b: np.testing.assert_allclose(*map(operators.matrix, (a, b)), atol=1e-12)
-    same(mean, exact)
-    same(growing, stability.growth(mean, square, 0.7))
+    w, data, h = regression()
+    moment = maps.hessian_moments(least_squares, w, data)
+    mean, growing = maps.step_growth(moment, EXAMPLES, 0.7, rho, batch_size)
+    these, square = maps.step_moments(moment, EXAMPLES, rho, batch_size)
+    whole = maps.growth(these, square, 0.7)
+    np.testing.assert_allclose(*map(operators.matrix, (growing, whole)), atol=1e-12)
+    every = itertools.combinations(range(EXAMPLES), batch_size)
+    b = jnp.stack([h[np.array(rows)].mean(0) for rows in every])
+    np.testing.assert_allclose(operators.matrix(mean), (b + rho * b @ b).mean(0), atol=1e-12)
+
+
+def few(n):
+    """The curved network at n examples, and its blocks."""
+    params, data = curved.point()
+    data = jax.tree.map(lambda a: a[:n], data)
+    return params, data, output_space.blocks(curved.outputs, curved.criterion, params, data)
+
+
+@pytest.mark.parametrize("n", [1, 8, 24])
+def test_the_largest_eigenvalue_of_each_gauss_newton_matrix_is_the_dense_one(n):
+    params, data, blocks = few(n)
+    exact = np.linalg.eigvalsh(curved.gauss_newtons(params, data))[:, -1]
+    np.testing.assert_allclose(output_space.largest(blocks), exact, rtol=1e-9)
+
+
+def test_of_a_criterion_that_bends_down_no_largest_is_told():
+    params, data = curved.point()
+    down = lambda z, batch: -jnp.square(z).sum(1)
+    assert output_space.largest(output_space.blocks(curved.outputs, down, params, data)) is None
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("n", [8, 24])
+def test_the_sharpest_example_decides_the_stable_rate_of_many_parameters(rho, n):
+    """40 parameters, 3 outputs an example: at 24 they cannot all be moved alone."""
+    params, data, blocks = few(n)
+    safe = stability.safe_rate(output_space.largest(blocks), rho)
+    g = np.asarray(curved.gauss_newtons(params, data))
+    k = g + rho * g @ g
+    exact = threshold(lambda eta: top((-2 * eta * k + eta**2 * k @ k).mean(0)) <= 1e-12)
+    assert safe == pytest.approx(exact, rel=1e-4) if n == 8 else safe < 0.999 * exact
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_what_is_safe_for_the_sharpest_example_is_so_for_batches(batch_size):
+    params, data, blocks = few(8)
+    rate = stability.safe_rate(output_space.largest(blocks), 0.1)
+    g = np.asarray(curved.gauss_newtons(params, data)).reshape(-1, batch_size, 40, 40).mean(1)
+    k = g + 0.1 * g @ g
+    assert top((-2 * rate * k + rate**2 * k @ k).mean(0)) <= 1e-12
+
+
+def test_nothing_that_bends_is_safe_at_any_rate():
+    assert stability.safe_rate(np.zeros(3), 0.1) == math.inf
+
+
+@pytest.mark.parametrize("whole", [(), (0.5,), (0, 2.0), (0, 0, -1), (0.1, 0.2, 0.3, 0.4, -0.5)])
+def test_powers_of_the_mean_add_to_moments(whole):
+    params, data, blocks = few(24)
+    g = np.asarray(curved.gauss_newtons(params, data))
+    c = (0.3, 0.0, 2.0, -1.0)
+    exact = sum(c[k] * power(g, k).mean(0) for k in range(4))
+    exact = exact + sum(d * np.linalg.matrix_power(g.mean(0), k) for k, d in enumerate(whole))
+    op = output_space.moments(curved.outputs, params, data, blocks, c, whole)
+    np.testing.assert_allclose(jax.jit(operators.matrix)(op), exact, rtol=1e-9, atol=1e-9)
+    if all(d == 0 for d in whole[:1]):
+        ours = maps.hessian_moments(losses, params, data)(c, whole=whole)
+        h = np.asarray(curved.hessians(losses, params, data))
+        exact = sum(c[k] * power(h, k).mean(0) for k in range(4))
+        exact = exact + sum(d * np.linalg.matrix_power(h.mean(0), k) for k, d in enumerate(whole))
+        np.testing.assert_allclose(jax.jit(operators.matrix)(ours), exact, rtol=1e-9, atol=1e-9)
+
+
+def test_orders_beyond_the_fourth_are_refused():
+    params, data, blocks = few(8)
+    for orders in (((0,) * 6,), ((0, 1), (0,) * 6)):
+        with pytest.raises(ValueError, match="coefficients: must be of orders up to 4"):
+            output_space.moments(curved.outputs, params, data, blocks, *orders)
 
 
 @pytest.mark.parametrize("group", [1, 4, 24])
@@ -174,7 +244,7 @@ def test_a_saddle_is_unstable_at_any_rate():
     found = verdict(saddle, jnp.zeros(2), jnp.zeros(4), 0.1)
     assert found.stable is False
     assert stability.largest_stable_rate(
-        *stability.map_moments(saddle, jnp.zeros(2), jnp.zeros(4)), KEY
+        *maps.map_moments(saddle, jnp.zeros(2), jnp.zeros(4)), KEY
     ) == pytest.approx(0)
 
 
@@ -249,8 +319,8 @@ def test_without_a_radius_the_bounds_are_those_of_sgd():
     "call, words",
     [
         (lambda p, d: stability.non_uniformity(losses, p, d, KEY, 1), "k=1: must be at least 2"),
-        (lambda p, d: stability.map_moments(losses, p, d, 0.1, 5), "batch_size=5: must divide"),
-        (lambda p, d: stability.map_moments(losses, p, d, 0.1, 4), "key=None: must be a random"),
+        (lambda p, d: maps.map_moments(losses, p, d, 0.1, 5), "batch_size=5: must divide"),
+        (lambda p, d: maps.map_moments(losses, p, d, 0.1, 4), "key=None: must be a random"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(call, words):

@@ -7,7 +7,7 @@ import pytest
 
 import curved
 from curved import losses
-from samscale.flatness import operators, stability
+from samscale.flatness import maps, operators, stability
 
 KEY = jax.random.key(1)
 
@@ -34,8 +34,8 @@ def test_condition_five(rho, dense):
     eta = 0.3
     a = np.eye(dense.shape[-1]) - eta * (dense + rho * dense @ dense)
     exact = (a @ a).mean(0) - np.eye(dense.shape[-1])
-    pair = stability.map_moments(losses, *curved.point(jnp.float32), rho)
-    op = stability.growth(*pair, eta)
+    pair = maps.map_moments(losses, *curved.point(jnp.float32), rho)
+    op = maps.growth(*pair, eta)
     assert op.dtype == jnp.float32
     found = jax.jit(operators.matrix)(op)
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())

@@ -19,7 +19,7 @@ import numpy as np
 from samscale.flatness.operators import Operator
 from samscale.sharpness.draws import signs
 
-ROOM = 64  # rows of a basis, unless told: of one shape, programs are shared
+ROOM = 32  # rows of a basis, unless told: of one shape, programs are shared
 
 
 class Basis(NamedTuple):

@@ -18,6 +18,7 @@ from samscale.flatness import (
     estimates,
     examples,
     features,
+    maps,
     noise,
     operators,
     output_space,
@@ -65,21 +66,27 @@ def layers(point: Point, key) -> dict[str, float]:
 def linear_stability(point: Point, key) -> dict[str, float]:
     """Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are."""
     keys = jax.random.split(key, 8)
-    moment = _moments(point)
+    moment, largest = _moments(point)
     h, n = moment((0, 1)), examples.count(point.data)
-    found = eigenvalues(eigenpairs(h, keys[0], tolerance=1e-2), "a")
+    top, near = eigenpairs(h, keys[0], tolerance=1e-2), None
+    found = eigenvalues(top, "a")
     for k in (2, 3, 4):
-        seen = stability.spread(moment((*(0,) * k, 1)) - h**k, keys[k], k)
+        seen = stability.spread(maps.differing(moment, k), keys[k], k, near=near)
+        near = seen.vector
         error = stability.uncertainty(seen, k, found["a"], h.dtype)
         found |= {f"s{k}": seen.value, f"s{k}_residual": error}
     for name, rho in (("sgd", 0.0), ("sam", point.rho)):
-        pair = stability.step_moments(moment, n, rho)
-        rate = stability.largest_stable_rate(*pair, keys[5], tolerance=1e-2)
+        if largest is not None:
+            rate = stability.safe_rate(largest, rho)
+        else:
+            pair = maps.step_moments(moment, n, rho)
+            rate = stability.largest_stable_rate(*pair, keys[5], tolerance=1e-2)
         found[f"largest_stable_rate_{name}"] = rate
     if point.learning_rate:
         eta, rho, size = point.learning_rate, point.train_rho, min(point.batch_size, n)
-        pair = stability.step_growth(moment, n, eta, rho, size)
-        seen = stability.judged(*pair, keys[6], eta)
+        safe = 0.0 if largest is None else stability.safe_rate(largest, rho)
+        pair = maps.step_growth(moment, n, eta, rho, size)
+        seen = stability.judged(*pair, keys[6], eta, safe=safe, near=top.vectors[0])
         found |= {"rate_used": point.learning_rate, "mean_rate": seen.mean_rate}
         found |= {"excess": seen.excess, "stable": {True: 1.0, False: -1.0}.get(seen.stable, 0.0)}
     return found
@@ -182,22 +189,21 @@ def _broken(losses, params, data, size):
 
 
 def _moments(point: Point):
-    """``moment(c, group=1)``: E[sum c_k H_B^k], of full groups; Gauss-Newton with outputs."""
+    """``moment`` as of ``maps.hessian_moments``, of Gauss-Newton matrices where outputs are.
+
+    And the largest eigenvalue of each example's where they decide the rates: where parameters are
+    more than outputs; else None.
+    """
     at = (point.params, point.data)
-    n = examples.count(point.data)
-    if not (point.outputs and jax.eval_shape(examples.pure(point.outputs), *at).ndim == 2):
-
-        def of_hessians(c, group=1):
-            full = jax.tree.map(lambda a: a[: n - n % group], point.data)
-            return operators.moments(point.losses, point.params, full, c, group)
-
-        return of_hessians
+    z = point.outputs and jax.eval_shape(examples.pure(point.outputs), *at)
+    if not z or z.ndim != 2:
+        return maps.hessian_moments(point.losses, *at), None
     blocks = output_space.blocks(point.outputs, point.criterion, *at)
 
-    def of_outputs(c, group=1):
-        c = (*c, *(0,) * (5 - len(c)))  # one program for all orders
+    def moment(c, group=1, whole=()):
         if group == 1:
-            return output_space.moments(point.outputs, point.criterion, *at, blocks, c)
+            return output_space.moments(point.outputs, *at, blocks, c, whole)
         return output_space.batch_moments(point.outputs, point.criterion, *at, c, group)
 
-    return of_outputs
+    many = sum(w.size for w in jax.tree.leaves(point.params)) > z.size
+    return moment, output_space.largest(blocks) if many else None

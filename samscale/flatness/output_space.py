@@ -10,7 +10,7 @@ spectrum of the whole matrix is that of an (nC, nC) Gram matrix. At interpolatio
 criterion's slope vanishes, $G_i$ is the Hessian of example i.
 """
 
-import functools
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -31,27 +31,47 @@ class Blocks(NamedTuple):
 
 
 def blocks(outputs, criterion, params, data, chunk: int = 0) -> Blocks:
-    """``chunk`` examples at a time, a vector of R^P for each (0: as many as 4 MiB hold).
+    """``chunk`` examples at a time, a vector of R^P for each (0: as many as 8 MiB hold).
 
     ``outputs(params, batch)``: (n, C); ``criterion(outputs, batch)``: (n,). Raises ``ValueError``
     for other shapes.
     """
     size = sum(w.size for w in jax.tree.leaves(params))
     check("criterion", criterion, check("outputs", outputs, params, data, ndim=2), data)
-    chunk = chunk or max(1, 2**20 // size)
+    chunk = chunk or max(1, 2**21 // size)
     with jax.default_matmul_precision("highest"):
         return _blocks(pure(outputs), pure(criterion), params, data, chunk)
 
 
-def moments(outputs, criterion, params, data, blocks: Blocks, coefficients) -> Operator:
-    r"""$E[\sum_k c_k G_i^k]$ over examples, as ``operators.moments`` of Hessians.
+def moments(outputs, params, data, blocks: Blocks, coefficients, whole=()) -> Operator:
+    r"""$E[\sum_k c_k G_i^k] + \sum_k d_k G^k$, over examples and, d of ``whole``, of their mean G.
 
-    A product costs one forward-mode and one reverse-mode pass, whatever the order.
+    A product costs one forward-mode and one reverse-mode pass, whatever the order over examples,
+    and as many as the highest order of the whole. Raises ``ValueError`` for orders beyond 4.
     """
-    coefficients = np.asarray(coefficients, blocks.gram.dtype)
+    orders = 5  # one program for all
+    if max(len(coefficients), len(whole)) > orders:
+        raise ValueError(f"coefficients: must be of orders up to {orders - 1}")
+    c, d = (np.zeros(orders, blocks.gram.dtype) for _ in range(2))
+    c[: len(coefficients)], d[: len(whole)] = coefficients, whole
+    inner = _polynomial(blocks, c) + d[1] * blocks.bend
+    top = np.int32(np.flatnonzero(d).max(initial=1))
     flat = jax.eval_shape(lambda p: ravel_pytree(p)[0], params)
-    apply = Partial(_through, pure(outputs), params, data, blocks, coefficients)
-    return Operator(apply, flat.size, flat.dtype)
+    at = pure(outputs), params, data, inner, blocks.bend, d, top, c[0] + d[0]
+    return Operator(Partial(_through, *at), flat.size, flat.dtype)
+
+
+def largest(blocks: Blocks):
+    r"""(n,): the largest eigenvalue of each $G_i$, from $S_i^{1/2} B_i S_i^{1/2}$.
+
+    None unless all $S_i$ are positive semi-definite, to rounding.
+    """
+    gram, bend = (np.asarray(b, np.float64) for b in blocks)
+    values, turn = np.linalg.eigh(bend)
+    if values.min() < -1e-5 * np.abs(values).max():
+        return None
+    root = (turn * np.sqrt(np.maximum(values, 0))[:, None]) @ turn.swapaxes(1, 2)
+    return np.maximum(np.linalg.eigvalsh(root @ gram @ root)[:, -1], 0)
 
 
 def batch_moments(outputs, criterion, params, data, coefficients, group: int) -> Operator:
@@ -89,7 +109,7 @@ def eigenvalues(outputs, criterion, params, data, chunk: int = 64):
     return values[: min(z.size, jax.eval_shape(lambda p: ravel_pytree(p)[0], params).size)]
 
 
-@functools.partial(jax.jit, static_argnames="chunk")
+@partial(jax.jit, static_argnames="chunk")
 def _blocks(outputs, criterion, params, data, chunk):
     def one(example):
         batch = jax.tree.map(lambda a: a[None], example)
@@ -109,12 +129,24 @@ def _bend(criterion, z, example):
     return jax.hessian(lambda z: criterion(z[None], batch)[0])(z)
 
 
-def _through(outputs, params, data, blocks, coefficients, v):
-    tangent = ravel_pytree(params)[1](v)
-    _, along = jax.jvp(lambda params: outputs(params, data), (params,), (tangent,))
-    bent = jnp.einsum("ncd,nd->nc", _polynomial(blocks, coefficients), along)
-    (product,) = jax.vjp(lambda params: outputs(params, data), params)[1](bent)
-    return coefficients[0] * v + ravel_pytree(product)[0] / count(data)
+def _through(outputs, params, data, inner, bend, whole, top, constant, v):
+    """``inner``: (n, C, C), all that needs one pass; ``whole``: what its powers 2 to ``top`` weigh.
+
+    The pass at ``params`` is taken once, whatever the powers.
+    """
+    _, forward = jax.linearize(lambda params: outputs(params, data), params)
+    back = lambda z: jax.linear_transpose(forward, params)(z)[0]
+    bent = partial(jnp.einsum, "ncd,nd->nc")
+    mean = lambda tree: jax.tree.map(lambda w: w / count(data), tree)
+    along = forward(ravel_pytree(params)[1](v))
+
+    def add(k, carry):
+        along, total = carry
+        along = forward(mean(back(bent(bend, along))))
+        return along, total + whole[k] * bent(bend, along)
+
+    _, total = jax.lax.fori_loop(2, top + 1, add, (along, bent(inner, along)))
+    return constant * v + ravel_pytree(mean(back(total)))[0]
 
 
 def _of_groups(outputs, criterion, params, groups, coefficients, v):
@@ -128,20 +160,22 @@ def _of_groups(outputs, criterion, params, groups, coefficients, v):
     return jax.lax.scan(add, jnp.zeros_like(v), groups)[0] / count(groups)
 
 
+@jax.jit
 def _polynomial(blocks, coefficients):
     r"""(n, C, C): $\sum_{k \ge 1} c_k S (B S)^{k-1}$, between $J^\top$ and J."""
     power, total = blocks.bend, coefficients[1] * blocks.bend
-    for k in range(2, len(coefficients)):
-        power = blocks.bend @ blocks.gram @ power
-        total = total + coefficients[k] * power
+    with jax.default_matmul_precision("highest"):
+        for k in range(2, len(coefficients)):
+            power = blocks.bend @ blocks.gram @ power
+            total = total + coefficients[k] * power
     return total
 
 
-@functools.partial(jax.jit, static_argnames="chunk")
+@partial(jax.jit, static_argnames="chunk")
 def _dual(outputs, criterion, params, data, chunk):
     at_data = lambda params: outputs(params, data)
     z, back = jax.vjp(at_data, params)
-    values, turn = jnp.linalg.eigh(jax.vmap(functools.partial(_bend, criterion))(z, data))
+    values, turn = jnp.linalg.eigh(jax.vmap(partial(_bend, criterion))(z, data))
     root = (turn * jnp.sqrt(jnp.maximum(values, 0))[:, None]) @ turn.mT  # (n, C, C)
 
     def column(e):

@@ -19,8 +19,8 @@ import jax
 import numpy as np
 
 from samscale.flatness import krylov
-from samscale.flatness.examples import count
-from samscale.flatness.operators import Operator, hessian, moments
+from samscale.flatness.maps import differing, growth, hessian_moments
+from samscale.flatness.operators import Operator
 
 ROUNDING = 1e-5  # of E[K], below which a growth is none: most directions neither grow nor shrink
 WORDS = {
@@ -38,6 +38,7 @@ class NonUniformity(NamedTuple):
     smallest: float | None  # where asked for, with odd k: the matrix need not be positive
     residual: float
     products: int
+    vector: jax.Array  # (size,), of the largest
 
 
 class Verdict(NamedTuple):
@@ -62,18 +63,21 @@ def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk:
     """
     if k < 2:
         raise ValueError(f"k={k}: must be at least 2")
-    unit = (0,) * k + (1,)
-    op = moments(losses, params, data, unit, chunk=chunk) - hessian(losses, params, data) ** k
+    op = differing(hessian_moments(losses, params, data, chunk), k)
     return spread(op, key, k, tolerance, both=bool(k % 2))
 
 
-def spread(op: Operator, key, k: int, tolerance=1e-2, both: bool = False) -> NonUniformity:
+def spread(
+    op: Operator, key, k: int, tolerance=1e-2, both: bool = False, near=None
+) -> NonUniformity:
     """The same of an operator that is already $M_k - H^k$.
+
+    ``near``: where to begin, as the ``vector`` of another k.
 
     ``both``: also the smallest eigenvalue. Where that is about 0, as it mostly is, finding so takes
     some four times the products of the largest.
     """
-    top = krylov.eigenpairs(op, key, tolerance=tolerance, max_products=200)
+    top = krylov.eigenpairs(op, key, tolerance=tolerance, max_products=200, near=near)
     low = krylov.eigenpairs(op, key, 1, "smallest", tolerance, max_products=200) if both else None
     largest = float(top.values[0])
     return NonUniformity(
@@ -82,6 +86,7 @@ def spread(op: Operator, key, k: int, tolerance=1e-2, both: bool = False) -> Non
         float(low.values[0]) if low else None,
         float(top.residuals[0]),
         top.products + (low.products if low else 0),
+        top.vectors[0],
     )
 
 
@@ -96,67 +101,6 @@ def uncertainty(found: NonUniformity, k: int, a: float, dtype) -> float:
     return max(found.value - low, high - found.value) if low else high
 
 
-def growth(mean: Operator, square: Operator, learning_rate: float) -> Operator:
-    r"""$E[(I - \eta K_B)^2] - I = -2\eta E[K] + \eta^2 E[K^2]$; negative: linearly stable.
-
-    ``mean``, ``square``: of ``map_moments`` or ``step_moments``, here and below.
-    """
-    return (-2.0 * learning_rate) * mean + learning_rate**2 * square
-
-
-def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=0):
-    r"""The operators $E[K_B]$ and $E[K_B^2]$, by the exact Hessians of examples.
-
-    Exact for single examples, and for SGD with any batch size drawn without replacement, where
-    $E[H_B^2] = H^2 + \frac{n - B}{B(n - 1)}(M_2 - H^2)$. For SAM with batches the mean is over
-    n / B batches, shuffled by ``key``. Raises ``ValueError`` for a batch size that does not divide
-    n, or a shuffle without a key.
-    """
-    n = count(data)
-    plain = _plain(rho)
-    if not 1 <= batch_size <= n or (n % batch_size and not plain):
-        law = f"be between 1 and {n}" if plain else f"divide the {n} examples, for SAM"
-        raise ValueError(f"batch_size={batch_size}: must {law}")
-    if batch_size > 1 and not plain:
-        if key is None:
-            raise ValueError("key=None: must be a random key where batches of SAM are drawn")
-        order = jax.random.permutation(key, n)
-        data = jax.tree.map(lambda a: a[order], data)
-
-    def moment(c, group=1):
-        if c == (0, 1):
-            return hessian(losses, params, data)
-        return moments(losses, params, data, c, group, chunk)
-
-    return step_moments(moment, n, rho, batch_size)
-
-
-def step_moments(moment, n: int, rho=0.0, batch_size: int = 1):
-    r"""The same of n examples from ``moment(c, group=1)``, the operator $E[\sum_k c_k H_B^k]$.
-
-    Over batches B of ``group`` of them; Gauss-Newton matrices serve as well as Hessians.
-    """
-    if batch_size == 1 or not _plain(rho):
-        c = (0, 0, 1, 2 * rho, rho**2)
-        return moment((0, 1, rho), batch_size), moment(c, batch_size)
-    h, share = moment((0, 1)), (n - batch_size) / (batch_size * (n - 1))
-    return h, (1 - share) * h**2 + share * moment((0, 0, 1)) if share else h**2
-
-
-def step_growth(moment, n: int, learning_rate, rho=0.0, batch_size: int = 1):
-    """E[K] and the growth, from moments too: of SAM's batches in two thirds of the products."""
-    if _plain(rho):
-        mean, square = step_moments(moment, n, rho, batch_size)
-        return mean, growth(mean, square, learning_rate)
-    eta, s = learning_rate, learning_rate**2
-    c = (0, -2 * eta, s - 2 * eta * rho, 2 * s * rho, s * rho**2)
-    return moment((0, 1, rho), batch_size), moment(c, batch_size)
-
-
-def _plain(rho):
-    return isinstance(rho, float | int) and rho == 0
-
-
 def verdict(mean: Operator, square: Operator, key, learning_rate, tolerance=1e-2) -> Verdict:
     """Stable by the sufficient condition, unstable in the mean, or undecided between the two.
 
@@ -167,21 +111,50 @@ def verdict(mean: Operator, square: Operator, key, learning_rate, tolerance=1e-2
     return judged(mean, growth(mean, square, learning_rate), key, learning_rate, tolerance)
 
 
-def judged(mean: Operator, growing: Operator, key, learning_rate, tolerance=1e-2) -> Verdict:
-    """The same from the ``growth``, for which ``step_growth`` has a cheaper operator."""
+def judged(
+    mean: Operator,
+    growing: Operator,
+    key,
+    learning_rate,
+    tolerance=1e-2,
+    safe: float = 0.0,
+    near=None,
+) -> Verdict:
+    """The same from the ``growth``, for which ``step_growth`` has a cheaper operator.
+
+    ``safe``: a rate up to which nothing grows and something stands still, as ``safe_rate`` tells
+    where parameters are more than outputs: no growth is searched for below it. ``near``: where to
+    look for the mean's largest eigenvalue.
+    """
     eta = learning_rate
 
-    def look(op, which="largest", floor=0.0):
-        found = krylov.eigenpairs(op, key, 1, which, tolerance, max_products=100, floor=floor)
-        return float(found.values[0])
+    def look(op, which="largest", floor=0.0, near=None):
+        at = op, key, 1, which, tolerance
+        return float(krylov.eigenpairs(*at, max_products=100, floor=floor, near=near).values[0])
 
-    mean_rate = eta * look(mean)
+    mean_rate = eta * look(mean, near=near)
+    if eta <= safe:
+        return Verdict(True, 0.0, mean_rate)
     slack = ROUNDING * abs(mean_rate)  # where it is stable, eta^2 E[K^2] is at most 2 eta E[K]
     excess = look(growing, floor=10 * slack)
     if excess <= slack:
         return Verdict(True, excess, mean_rate)
     grows = mean_rate > 2 or eta * look(mean, "smallest") < -slack
     return Verdict(False if grows else None, excess, mean_rate)
+
+
+def safe_rate(largest, rho: float = 0.0) -> float:
+    r"""$2 / \max_i a_i (1 + \rho a_i)$: up to it (5) holds, for batches of any size.
+
+    ``largest``: (n,), the largest eigenvalues $a_i$ of positive semi-definite $H_i$. No step then
+    lengthens any direction, for $0 \preceq \eta K_B \preceq 2$. For batches of one no larger rate
+    satisfies (5) where each example's outputs can be moved alone (J of full row rank, as a rule
+    where parameters are more than outputs): the way that only the sharpest example sees then grows.
+    Infinite where nothing bends.
+    """
+    a = np.asarray(largest)
+    most = float((a * (1 + rho * a)).max())
+    return 2 / most if most > 0 else math.inf
 
 
 def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, rounds: int = 20):
