@@ -191,8 +191,8 @@ def _broken(losses, params, data, size):
 def _moments(point: Point):
     """``moment`` as of ``maps.hessian_moments``, of Gauss-Newton matrices where outputs are.
 
-    And the largest eigenvalue of each example's where they decide the rates: where parameters are
-    more than outputs; else None.
+    And the largest eigenvalue of each example's where they decide the rates: where weights are more
+    than outputs; else None.
     """
     at = (point.params, point.data)
     z = point.outputs and jax.eval_shape(examples.pure(point.outputs), *at)
@@ -205,5 +205,4 @@ def _moments(point: Point):
             return output_space.moments(point.outputs, *at, blocks, c, whole)
         return output_space.batch_moments(point.outputs, point.criterion, *at, c, group)
 
-    many = sum(w.size for w in jax.tree.leaves(point.params)) > z.size
-    return moment, output_space.largest(blocks) if many else None
+    return moment, output_space.largest(blocks) if rises.moving(point) > z.size else None
