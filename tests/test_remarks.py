@@ -85,6 +85,6 @@ def test_one_example_has_no_non_uniformity_that_its_error_does_not_cover():
 
 
 def test_examples_unlike_each_other_have_an_error_that_is_the_residuals():
-    found = stability.NonUniformity(2.0, 8.0, None, 0.12, 1, jnp.ones(1))
+    found = stability.NonUniformity(2.0, 8.0, None, 0.12, 1)
     assert stability.uncertainty(found, 3, 2.0, jnp.float64) == pytest.approx(0.01, rel=0.01)
     assert stability.uncertainty(found, 3, 400.0, jnp.float32) > 2  # 8 of 6e7

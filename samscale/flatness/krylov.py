@@ -38,7 +38,6 @@ def eigenpairs(
     max_basis: int = ROOM,
     max_products: int = 1000,
     floor: float = 0.0,
-    near=None,
 ) -> Eigenpairs:
     r"""``k`` extreme eigenpairs, by Lanczos with thick restarts (Wu and Simon, 2000).
 
@@ -46,8 +45,7 @@ def eigenpairs(
     ``floor``, or at the rounding of the largest; for separated eigenvalues the error is about the
     square of that. Residuals that are given are measured at the end: vectors of a basis that is
     orthogonal to $\sqrt\epsilon$ have some $\sqrt\epsilon \|A\|$, whatever the tolerance.
-    ``which``: largest, smallest (most negative) or magnitude. ``near``: a vector (size,) to begin
-    at, with some of every direction added; else a random one. Memory: ``max_basis + 1`` vectors, at
+    ``which``: largest, smallest (most negative) or magnitude. Memory: ``max_basis + 1`` vectors, at
     least 2 k + 9; cost: one product a step, and one a pair, ``products`` in all. A multiple
     eigenvalue is found as often as it is asked for only once the space is exhausted. Raises
     ``ValueError`` for a bad choice.
@@ -57,7 +55,7 @@ def eigenpairs(
     if not 1 <= k <= op.size:
         raise ValueError(f"k={k}: must be between 1 and {op.size}, the parameters")
     steps = min(op.size, max(max_basis, 2 * k + 8))
-    basis, filled, products = _drawn(op, key, steps, near), 0, 0
+    basis, filled, products = _drawn(op, key, steps), 0, 0
     while True:
         until = min(filled + max(2, filled // 8), steps)  # the host looks up, but not too often
         basis = lanczos.extend(basis, op, key, filled, until, products)
@@ -81,12 +79,8 @@ def eigenpairs(
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def _drawn(op, key, steps, near):
-    v = jax.random.normal(key, (op.size,), op.dtype)
-    if near is not None:
-        length = jnp.linalg.norm(near)
-        v = near / jnp.where(length > 0, length, 1) + v / (3 * jnp.linalg.norm(v))
-    return lanczos.start(op, v, steps)
+def _drawn(op, key, steps):
+    return lanczos.start(op, jax.random.normal(key, (op.size,), op.dtype), steps)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -68,28 +68,25 @@ def step_moments(moment, n: int, rho=0.0, batch_size: int = 1):
     if batch_size == 1 or not _plain(rho):
         c = (0, 0, 1, 2 * rho, rho**2)
         return moment((0, 1, rho), batch_size), moment(c, batch_size)
-    return moment((0, 1)), _square(moment, n, batch_size)
+    return moment((0, 1)), _first_and_square(moment, n, batch_size, 0, 1)
 
 
 def step_growth(moment, n: int, learning_rate, rho=0.0, batch_size: int = 1):
-    """E[K], over all batches there are, and the growth, from moments too.
+    """E[K] and the growth, from moments too, in half the products of ``growth`` or fewer.
 
-    SAM's, whose mean needs no batch, over those given: in half the products of ``growth``.
+    Over all batches there are, but for the growth of SAM's, which is over those given.
     """
-    if _plain(rho):
-        mean, square = step_moments(moment, n, rho, batch_size)
-        return mean, growth(mean, square, learning_rate)
     eta, s = learning_rate, learning_rate**2
-    c = (0, -2 * eta, s - 2 * eta * rho, 2 * s * rho, s * rho**2)
-    if batch_size == 1:
-        return moment((0, 1, rho)), moment(c)
-    return _square(moment, n, batch_size, (0, 1), rho), moment(c, batch_size)
+    if _plain(rho):
+        return moment((0, 1)), _first_and_square(moment, n, batch_size, -2 * eta, s)
+    growing = moment((0, -2 * eta, s - 2 * eta * rho, 2 * s * rho, s * rho**2), batch_size)
+    return _first_and_square(moment, n, batch_size, 1, rho), growing
 
 
-def _square(moment, n, batch_size, plus=(0, 0), factor=1.0):
-    """``plus`` of the whole and ``factor`` times E[H_B^2], over all batches of different ones."""
-    share = (n - batch_size) / (batch_size * (n - 1))
-    return moment((0, 0, factor * share), whole=(*plus, factor * (1 - share)))
+def _first_and_square(moment, n, batch_size, first, second):
+    r"""``first`` E[H_B] + ``second`` E[H_B^2], over all batches of different examples."""
+    share = (n - batch_size) / (batch_size * max(n - 1, 1))
+    return moment((0, 0, second * share), whole=(0, first, second * (1 - share)))
 
 
 def _plain(rho):

@@ -21,7 +21,7 @@ MEANING = {
     "s2": "non-uniformity: how unlike each other examples bend the loss",
     "s3": "the same by third moments",
     "s4": "the same by fourth moments",
-    "largest_stable_rate_sgd": "up to it linearized SGD, batch 1, stays; the sharpest example decides",
+    "largest_stable_rate_sgd": "up to it SGD, batch 1, stays at this minimum; one example decides",
     "largest_stable_rate_sam": "the same for unnormalized SAM at rho",
     "rate_used": "the run's learning rate, before its schedule",
     "mean_rate": "rate times largest eigenvalue of E[K] there; beyond 2 the mean grows",

@@ -68,11 +68,9 @@ def linear_stability(point: Point, key) -> dict[str, float]:
     keys = jax.random.split(key, 8)
     moment, largest = _moments(point)
     h, n = moment((0, 1)), examples.count(point.data)
-    top, near = eigenpairs(h, keys[0], tolerance=1e-2), None
-    found = eigenvalues(top, "a")
+    found = eigenvalues(eigenpairs(h, keys[0], tolerance=1e-2), "a")
     for k in (2, 3, 4):
-        seen = stability.spread(maps.differing(moment, k), keys[k], k, near=near)
-        near = seen.vector
+        seen = stability.spread(maps.differing(moment, k), keys[k], k)
         error = stability.uncertainty(seen, k, found["a"], h.dtype)
         found |= {f"s{k}": seen.value, f"s{k}_residual": error}
     for name, rho in (("sgd", 0.0), ("sam", point.rho)):
@@ -86,7 +84,7 @@ def linear_stability(point: Point, key) -> dict[str, float]:
         eta, rho, size = point.learning_rate, point.train_rho, min(point.batch_size, n)
         safe = 0.0 if largest is None else stability.safe_rate(largest, rho)
         pair = maps.step_growth(moment, n, eta, rho, size)
-        seen = stability.judged(*pair, keys[6], eta, safe=safe, near=top.vectors[0])
+        seen = stability.judged(*pair, keys[6], eta, safe=safe)
         found |= {"rate_used": point.learning_rate, "mean_rate": seen.mean_rate}
         found |= {"excess": seen.excess, "stable": {True: 1.0, False: -1.0}.get(seen.stable, 0.0)}
     return found

@@ -38,7 +38,6 @@ class NonUniformity(NamedTuple):
     smallest: float | None  # where asked for, with odd k: the matrix need not be positive
     residual: float
     products: int
-    vector: jax.Array  # (size,), of the largest
 
 
 class Verdict(NamedTuple):
@@ -67,17 +66,13 @@ def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk:
     return spread(op, key, k, tolerance, both=bool(k % 2))
 
 
-def spread(
-    op: Operator, key, k: int, tolerance=1e-2, both: bool = False, near=None
-) -> NonUniformity:
+def spread(op: Operator, key, k: int, tolerance=1e-2, both: bool = False) -> NonUniformity:
     """The same of an operator that is already $M_k - H^k$.
-
-    ``near``: where to begin, as the ``vector`` of another k.
 
     ``both``: also the smallest eigenvalue. Where that is about 0, as it mostly is, finding so takes
     some four times the products of the largest.
     """
-    top = krylov.eigenpairs(op, key, tolerance=tolerance, max_products=200, near=near)
+    top = krylov.eigenpairs(op, key, tolerance=tolerance, max_products=200)
     low = krylov.eigenpairs(op, key, 1, "smallest", tolerance, max_products=200) if both else None
     largest = float(top.values[0])
     return NonUniformity(
@@ -86,7 +81,6 @@ def spread(
         float(low.values[0]) if low else None,
         float(top.residuals[0]),
         top.products + (low.products if low else 0),
-        top.vectors[0],
     )
 
 
@@ -118,21 +112,19 @@ def judged(
     learning_rate,
     tolerance=1e-2,
     safe: float = 0.0,
-    near=None,
 ) -> Verdict:
     """The same from the ``growth``, for which ``step_growth`` has a cheaper operator.
 
     ``safe``: a rate up to which nothing grows and something stands still, as ``safe_rate`` tells
-    where parameters are more than outputs: no growth is searched for below it. ``near``: where to
-    look for the mean's largest eigenvalue.
+    where parameters are more than outputs: no growth is searched for below it.
     """
     eta = learning_rate
 
-    def look(op, which="largest", floor=0.0, near=None):
-        at = op, key, 1, which, tolerance
-        return float(krylov.eigenpairs(*at, max_products=100, floor=floor, near=near).values[0])
+    def look(op, which="largest", floor=0.0):
+        found = krylov.eigenpairs(op, key, 1, which, tolerance, max_products=100, floor=floor)
+        return float(found.values[0])
 
-    mean_rate = eta * look(mean, near=near)
+    mean_rate = eta * look(mean)
     if eta <= safe:
         return Verdict(True, 0.0, mean_rate)
     slack = ROUNDING * abs(mean_rate)  # where it is stable, eta^2 E[K^2] is at most 2 eta E[K]
