@@ -33,8 +33,9 @@ SGD = optax.sgd(0.1, momentum=0.9)
 def rows():
     mlp = dataclasses.replace(MNIST, num_neurons=(1200, 400), sam_groups=-1, rho=-1.0)
     yield from _peers(mlp, 20)
+    # whole periods of all methods, so that every round has its share of full steps
     yield from _family(mlp, "MLP [1200, 400]", 20, rounds=5)
-    yield from _family(dataclasses.replace(RESNET, sam_groups=-1, rho=-1.0), "ResNet18 16", 3, 3)
+    yield from _family(dataclasses.replace(RESNET, sam_groups=-1, rho=-1.0), "ResNet18 16", 10, 3)
 
 
 def _peers(config, count, batch=128):

@@ -1,5 +1,9 @@
 """Numbers under their names, with what is known of their errors beside them."""
 
+import numpy as np
+
+from samscale.flatness import operators
+from samscale.flatness.estimates import Estimate, Probed
 from samscale.flatness.krylov import eigenpairs
 
 SMALL = 100  # weights: of so few, eigenvalues are found to rounding
@@ -10,6 +14,19 @@ def ends(op, key, k=1, which="largest", asked=1e-2, most=1000, weights=None):
     if (weights or op.size) <= SMALL:
         asked, most = 0.0, 10 * SMALL
     return eigenpairs(op, key, k, which, asked, max_products=most), asked
+
+
+def spectrum_of_few(op):
+    """All eigenvalues, of the dense matrix, in float64."""
+    return np.linalg.eigvalsh(np.asarray(operators.matrix(op), np.float64))
+
+
+def exactly(op) -> Probed:
+    """What probes would tell of so few weights, without an error."""
+    dense = np.asarray(operators.matrix(op), np.float64)
+    sure = lambda value: Estimate(float(value), 0.0, op.size)
+    diagonal = dense.diagonal()
+    return Probed(sure(dense.trace()), sure((dense**2).sum()), diagonal, 0 * diagonal)
 
 
 def eigenvalues(pairs, *names, asked=1e-2):

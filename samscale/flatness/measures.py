@@ -26,7 +26,14 @@ from samscale.flatness import (
     rises,
     stability,
 )
-from samscale.flatness.entries import SMALL, eigenvalues, ends, with_error
+from samscale.flatness.entries import (
+    SMALL,
+    eigenvalues,
+    ends,
+    exactly,
+    spectrum_of_few,
+    with_error,
+)
 from samscale.flatness.krylov import eigenpairs
 from samscale.flatness.point import Point
 
@@ -41,7 +48,7 @@ def curvature(point: Point, key) -> dict[str, float]:
     low, coarse = ends(h, second, 1, "smallest", 5e-2, 60)
     if top.values[-1] < low.values[0]:  # it is one of the largest, of a few
         low = low._replace(values=top.values[-1:], residuals=top.residuals[-1:])
-    seen = estimates.probed(h, third, probes=30)
+    seen = exactly(h) if h.size <= SMALL else estimates.probed(h, third, probes=30)
     squared = seen.frobenius_squared.value
     return {
         **eigenvalues(top, *(f"lambda_{i + 1}" for i in range(len(top.values))), asked=fine),
@@ -101,7 +108,7 @@ def density(point: Point, key) -> dict[str, float]:
     first, second = jax.random.split(key)
     h = point.hessian()
     if h.size <= SMALL:
-        values = np.linalg.eigvalsh(np.asarray(operators.matrix(h), np.float64))
+        values = spectrum_of_few(h)
         share = (values < -NEGLIGIBLE * np.abs(values).max()).sum()
         cubes, fourths = (estimates.Estimate((values**k).sum(), 0.0, 1) for k in (3, 4))
     else:
