@@ -94,7 +94,8 @@ from samscale.config import Config
 def task(config):
     base = tasks.build(Config(num_neurons=(4,)))
     def init(key):
-        if not pathlib.Path("stopped").exists():
+        owned = any(pathlib.Path().glob("*/.lease-*"))  # not yet where the task is only looked at
+        if owned and not pathlib.Path("stopped").exists():
             pathlib.Path("stopped").touch()
             os.kill(os.getpid(), signal.SIGSTOP)
         return base.init(key)

@@ -10,13 +10,14 @@ from samscale.flatness.examples import count
 from samscale.flatness.operators import Operator, hessian, moments
 
 
-def hessian_moments(losses, params, data, chunk: int = 0):
+def hessian_moments(losses, params, data, chunk: int = 0, batch_size: int | None = None):
     r"""``moment(c, group=1, whole=())``, the operator $E[\sum_k c_k H_B^k] + \sum_k d_k H^k$.
 
     Over batches B of ``group`` consecutive examples, a last one that is not full left out, with d
-    of ``whole`` and H of all examples. Other matrices serve as well where something gives theirs.
+    of ``whole`` and H of all examples, ``batch_size`` at a time. ``chunk``: as of ``moments``.
+    Other matrices serve as well where something gives theirs.
     """
-    n, h = count(data), hessian(losses, params, data)
+    n, h = count(data), hessian(losses, params, data, batch_size)
 
     def moment(c, group=1, whole=()):
         if not whole and tuple(c) == (0, 1):

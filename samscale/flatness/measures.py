@@ -202,7 +202,7 @@ def _moments(point: Point):
     at = (point.params, point.data)
     z = point.outputs and jax.eval_shape(examples.pure(point.outputs), *at)
     if not z or z.ndim != 2:
-        return maps.hessian_moments(point.losses, *at), None
+        return maps.hessian_moments(point.losses, *at, batch_size=point.together()), None
     blocks = output_space.blocks(point.outputs, point.criterion, *at)
 
     def moment(c, group=1, whole=()):
