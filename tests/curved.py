@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from samscale.flatness import output_space
+
 N, CLASSES = 24, 3
 
 
@@ -62,3 +64,17 @@ def gauss_newtons(params, data):
 
 def power(matrices, k):
     return jnp.linalg.matrix_power(matrices, k)
+
+
+def regression(examples=12, features=3):
+    """A point at interpolation, its data and the Hessians of its examples."""
+    x = jax.random.normal(jax.random.key(0), (examples, features))
+    w = jnp.ones(features)
+    return w, {"x": x, "y": x @ w}, jnp.einsum("np,nq->npq", x, x)
+
+
+def few(n):
+    """The network at n of its examples, and its blocks."""
+    params, data = point()
+    data = jax.tree.map(lambda a: a[:n], data)
+    return params, data, output_space.blocks(outputs, criterion, params, data)

@@ -1,6 +1,5 @@
 """Linear stability: dense moments, thresholds that simulated dynamics confirm, bounds that hold."""
 
-import itertools
 import math
 
 import jax
@@ -16,12 +15,6 @@ pytestmark = pytest.mark.usefixtures("in_float64")
 
 KEY = jax.random.key(1)
 FEATURES, EXAMPLES = 3, 12
-
-
-def regression():
-    x = jax.random.normal(jax.random.key(0), (EXAMPLES, FEATURES))
-    w = jnp.ones(FEATURES)
-    return w, {"x": x, "y": x @ w}, jnp.einsum("np,nq->npq", x, x)
 
 
 def step_maps(h, eta, rho):
@@ -67,48 +60,9 @@ def test_examples_alike_are_uniform():
     assert stability.non_uniformity(losses, params, same, KEY).value < 1e-6
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.05, 0.5])
-def test_condition_five_as_printed_is_the_compact_one(rho):
-    params, data = curved.point()
-    h, eta = curved.hessians(losses, params, data), 0.3
-    H, M = h.mean(0), [power(h, k).mean(0) for k in range(5)]
-    first = jnp.eye(len(H)) - eta * H - eta * rho * H @ H
-    printed = (
-        first @ first
-        + eta * (eta - 2 * rho) * (M[2] - H @ H)
-        + 2 * eta**2 * rho * (M[3] - power(H, 3))
-        + eta**2 * rho**2 * (M[4] - power(H, 4))
-    )
-    op = maps.growth(*maps.map_moments(losses, params, data, rho), eta)
-    mine = jax.jit(operators.matrix)(op) + jnp.eye(len(H))
-    np.testing.assert_allclose(mine, printed, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 12])
-def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_size):
-    w, data, h = regression()
-    mean, square = maps.map_moments(least_squares, w, data, batch_size=batch_size)
-    kinds = [
-        np.asarray(h)[list(rows)].mean(0) for rows in itertools.combinations(range(12), batch_size)
-    ]
-    np.testing.assert_allclose(operators.matrix(mean), np.mean(kinds, 0), rtol=1e-9)
-    exact = np.mean([b @ b for b in kinds], 0)
-    np.testing.assert_allclose(operators.matrix(square), exact, rtol=1e-9)
-
-
-def test_batches_of_sam_average_over_their_own_maps():
-    w, data, h = regression()
-    mean, square = maps.map_moments(least_squares, w, data, 0.3, batch_size=4, key=KEY)
-    order = jax.random.permutation(KEY, 12)
-    b = h[order].reshape(3, 4, FEATURES, FEATURES).mean(1)
-    k = b + 0.3 * b @ b
-    np.testing.assert_allclose(operators.matrix(mean), k.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(operators.matrix(square), (k @ k).mean(0), rtol=1e-9)
-
-
 @pytest.mark.parametrize("rho", [0.0, 0.05, 0.3])
 def test_the_largest_stable_rate_is_where_the_condition_fails(rho):
-    w, data, h = regression()
+    w, data, h = curved.regression()
     found = stability.largest_stable_rate(*maps.map_moments(least_squares, w, data, rho), KEY)
     a = lambda eta: step_maps(h, eta, rho)
     exact = threshold(lambda eta: top((a(eta) @ a(eta)).mean(0)) <= 1)
@@ -122,7 +76,7 @@ def verdict(losses, params, data, eta, rho=0.0, **batch):
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])
 def test_verdicts_keep_their_word(rho):
-    w, data, h = regression()
+    w, data, h = curved.regression()
     surely = stability.largest_stable_rate(*maps.map_moments(least_squares, w, data, rho), KEY)
     K = h + rho * h @ h
     mean = 2 / top(K.mean(0))
@@ -137,32 +91,11 @@ def test_verdicts_keep_their_word(rho):
     assert above.mean_rate == pytest.approx(2.04, rel=1e-3)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("rho", [0.0, 0.3])
-def test_the_growth_is_one_polynomial_of_moments(rho, batch_size):
-    w, data, h = regression()
-    moment = maps.hessian_moments(least_squares, w, data)
-    mean, growing = maps.step_growth(moment, EXAMPLES, 0.7, rho, batch_size)
-    these, square = maps.step_moments(moment, EXAMPLES, rho, batch_size)
-    whole = maps.growth(these, square, 0.7)
-    np.testing.assert_allclose(*map(operators.matrix, (growing, whole)), atol=1e-12)
-    every = itertools.combinations(range(EXAMPLES), batch_size)
-    b = jnp.stack([h[np.array(rows)].mean(0) for rows in every])
-    np.testing.assert_allclose(operators.matrix(mean), (b + rho * b @ b).mean(0), atol=1e-12)
-
-
-def few(n):
-    """The curved network at n examples, and its blocks."""
-    params, data = curved.point()
-    data = jax.tree.map(lambda a: a[:n], data)
-    return params, data, output_space.blocks(curved.outputs, curved.criterion, params, data)
-
-
 @pytest.mark.parametrize("n", [1, 8, 24])
 def test_the_largest_eigenvalue_of_each_gauss_newton_matrix_is_the_dense_one(n):
-    params, data, blocks = few(n)
+    params, data, blocks = curved.few(n)
     exact = np.linalg.eigvalsh(curved.gauss_newtons(params, data))[:, -1]
-    np.testing.assert_allclose(output_space.largest(blocks), exact, rtol=1e-9)
+    np.testing.assert_allclose(output_space.largest(blocks), exact, rtol=1e-9)  # rounding
 
 
 def test_of_a_criterion_that_bends_down_no_largest_is_told():
@@ -175,7 +108,7 @@ def test_of_a_criterion_that_bends_down_no_largest_is_told():
 @pytest.mark.parametrize("n", [8, 24])
 def test_the_sharpest_example_decides_the_stable_rate_of_many_parameters(rho, n):
     """40 parameters, 3 outputs an example: at 24 they cannot all be moved alone."""
-    params, data, blocks = few(n)
+    params, data, blocks = curved.few(n)
     safe = stability.safe_rate(output_space.largest(blocks), rho)
     g = np.asarray(curved.gauss_newtons(params, data))
     k = g + rho * g @ g
@@ -185,7 +118,7 @@ def test_the_sharpest_example_decides_the_stable_rate_of_many_parameters(rho, n)
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_what_is_safe_for_the_sharpest_example_is_so_for_batches(batch_size):
-    params, data, blocks = few(8)
+    params, data, blocks = curved.few(8)
     rate = stability.safe_rate(output_space.largest(blocks), 0.1)
     g = np.asarray(curved.gauss_newtons(params, data)).reshape(-1, batch_size, 40, 40).mean(1)
     k = g + 0.1 * g @ g
@@ -194,49 +127,6 @@ def test_what_is_safe_for_the_sharpest_example_is_so_for_batches(batch_size):
 
 def test_nothing_that_bends_is_safe_at_any_rate():
     assert stability.safe_rate(np.zeros(3), 0.1) == math.inf
-
-
-@pytest.mark.parametrize("whole", [(), (0.5,), (0, 2.0), (0, 0, -1), (0.1, 0.2, 0.3, 0.4, -0.5)])
-def test_powers_of_the_mean_add_to_moments(whole):
-    params, data, blocks = few(24)
-    g = np.asarray(curved.gauss_newtons(params, data))
-    c = (0.3, 0.0, 2.0, -1.0)
-    exact = sum(c[k] * power(g, k).mean(0) for k in range(4))
-    exact = exact + sum(d * np.linalg.matrix_power(g.mean(0), k) for k, d in enumerate(whole))
-    op = output_space.moments(curved.outputs, params, data, blocks, c, whole)
-    np.testing.assert_allclose(jax.jit(operators.matrix)(op), exact, rtol=1e-9, atol=1e-9)
-    if all(d == 0 for d in whole[:1]):
-        ours = maps.hessian_moments(losses, params, data)(c, whole=whole)
-        h = np.asarray(curved.hessians(losses, params, data))
-        exact = sum(c[k] * power(h, k).mean(0) for k in range(4))
-        exact = exact + sum(d * np.linalg.matrix_power(h.mean(0), k) for k, d in enumerate(whole))
-        np.testing.assert_allclose(jax.jit(operators.matrix)(ours), exact, rtol=1e-9, atol=1e-9)
-
-
-def test_orders_beyond_the_fourth_are_refused():
-    params, data, blocks = few(8)
-    for orders in (((0,) * 6,), ((0, 1), (0,) * 6)):
-        with pytest.raises(ValueError, match="coefficients: must be of orders up to 4"):
-            output_space.moments(curved.outputs, params, data, blocks, *orders)
-
-
-@pytest.mark.parametrize("group", [1, 4, 24])
-def test_gauss_newton_matrices_of_batches_have_the_moments_of_their_means(group):
-    params, data = curved.point()
-    g = curved.gauss_newtons(params, data).reshape(-1, group, *2 * (40,)).mean(1)
-    c = (0.5, 1.0, -0.2, 0.03, 0.01)
-    exact = sum(c[k] * power(g, k).mean(0) for k in range(5))
-    at = curved.outputs, curved.criterion, params, data
-    op = output_space.batch_moments(*at, c, group)
-    np.testing.assert_allclose(jax.jit(operators.matrix)(op), exact, rtol=1e-9, atol=1e-9)
-
-
-def test_a_batch_that_is_not_full_is_left_out():
-    params, data = curved.point()
-    at = curved.outputs, curved.criterion, params
-    whole, cut = data, jax.tree.map(lambda a: a[:20], data)
-    ops = [output_space.batch_moments(*at, d, (0, 1, 0.3), 10) for d in (whole, cut)]
-    np.testing.assert_allclose(*map(operators.matrix, ops), rtol=1e-12)
 
 
 def test_a_saddle_is_unstable_at_any_rate():
@@ -249,7 +139,7 @@ def test_a_saddle_is_unstable_at_any_rate():
 
 
 def test_a_direction_that_nothing_bends_does_not_make_a_point_unstable():
-    _, data, _ = regression()
+    _, data, _ = curved.regression()
     wide = {"x": jnp.pad(data["x"], ((0, 0), (0, 4))), "y": data["y"]}
     found = verdict(least_squares, jnp.ones(7), wide, 0.05)
     assert found.stable is True
