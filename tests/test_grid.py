@@ -51,3 +51,9 @@ def test_quick_keeps_every_method_and_shortens_all_alike():
 def test_a_wrong_study_is_one_sentence(changes, words):
     with pytest.raises(ValueError, match=words):
         tiny(**changes).validate()
+
+
+def test_a_paper_that_is_none_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match=r"^paper=None: must be what published\(\) gives"):
+        dataclasses.replace(tiny(), paper=None).validate()
+    assert dataclasses.replace(tiny(), paper={}).validate()

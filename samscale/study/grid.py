@@ -117,6 +117,8 @@ class Study:
         """Return self, or raise ``ValueError`` with the field, its value and what is legal."""
         if not isinstance(self.question, str):
             raise ValueError(f"question={self.question!r}: must be text")
+        if not isinstance(self.paper, Mapping):
+            raise ValueError(f"paper={self.paper!r}: must be what published() gives, or absent")
         names = [axis.name for axis in self.axes]
         for name in names:
             if names.count(name) > 1:
