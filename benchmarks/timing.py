@@ -44,7 +44,10 @@ def matmul(size=2048):
 
 
 def epoch(machine, config, count=None):
-    """A function that trains ``count`` steps (default: an epoch) of a compiled program."""
+    """A function that trains ``count`` steps (default: an epoch) of a compiled program.
+
+    It gives the state, which the next call takes for its own.
+    """
     from samscale.training.step import Knobs
 
     knobs = Knobs.of(config)
@@ -57,6 +60,7 @@ def epoch(machine, config, count=None):
             at["state"], window.examples, window.order, 0, count, knobs
         )
         jax.block_until_ready((at["state"], infos))
+        return at["state"]
 
     run()
     return run

@@ -98,10 +98,35 @@ def test_eigenpairs_of_a_network_are_those_of_the_dense_hessian(which):
         op = operators.hessian(curved.losses, params, data)
         found = krylov.eigenpairs(op, KEY, 4, which, tolerance=1e-8)
         exact = np.linalg.eigvalsh(dense)
-        exact = exact[krylov.ENDS[which](exact)[:4]]
+        exact = exact[krylov.ENDS[which](exact, 4)[:4]]
         np.testing.assert_allclose(found.values, exact, rtol=1e-9, atol=1e-9)
         off = found.vectors @ dense - found.values[:, None] * found.vectors
         assert (np.linalg.norm(off, axis=1) <= 1e-7).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_both_ends_come_from_one_basis_for_less(k):
+    op = spectrum_of([*np.linspace(8, 10, 3), *np.linspace(-3, 6, 296), -4], 300)
+    asked = [1e-4] * (k - 1) + [1e-3]
+    found = krylov.eigenpairs(op, KEY, k, "both", asked, max_basis=16)
+    np.testing.assert_allclose(found.values, [*[10, 9, 8][: k - 1], -4], rtol=1e-3)
+    assert found.converged
+    assert (found.residuals <= asked * np.abs(found.values) + 1e-5).all()
+    assert found.next == pytest.approx([10, 9, 8, 6][k - 1], rel=2e-2)
+    if k > 1:
+        alone = [
+            krylov.eigenpairs(op, KEY, n, which, tolerance, max_basis=16).products
+            for n, which, tolerance in ((k - 1, "largest", 1e-4), (1, "smallest", 1e-3))
+        ]
+        assert found.products < sum(alone)
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_in_the_order_of_both_ends_everything_comes_once(size):
+    for k in range(1, size + 1):
+        order = krylov.ENDS["both"](np.arange(size, 0, -1.0), k)
+        assert sorted(order) == list(range(size))
+        assert list(order[:k]) == [*range(k - 1), size - 1]
 
 
 def test_every_value_lies_within_its_residual_of_a_true_one():
@@ -195,3 +220,43 @@ def test_lanczos_needs_fewer_products_than_powers_of_the_matrix():
 def test_what_cannot_be_is_said_in_a_sentence(choice, words):
     with pytest.raises(ValueError, match=words):
         krylov.eigenpairs(spectrum_of([1.0], 5), KEY, **choice)
+
+
+@pytest.mark.parametrize("which, sign", [("largest", 1), ("smallest", -1), ("magnitude", 1)])
+def test_no_eigenvalue_that_is_left_out_comes_before_the_next(which, sign):
+    exact = sign * np.array([9.0, 7.0, 6.5, 1.0])
+    found = krylov.eigenpairs(spectrum_of(exact, 50), KEY, 2, which)
+    assert sign * found.next == pytest.approx(6.5, rel=1e-2)
+    assert sign * found.next >= 6.5 * (1 - 1e-6)
+    assert np.isnan(krylov.eigenpairs(operators.dense(jnp.eye(2)), KEY, 2, which).next)
+
+
+def diagonal(*values):
+    return operators.dense(jnp.diag(jnp.array(values)))
+
+
+def test_a_vector_is_the_answer_where_little_is_above_it():
+    v = jnp.array([1.0, 0.05, 0.0]) / jnp.hypot(1.0, 0.05)
+    op = diagonal(4.0, 3.0, -1.0)
+    theta = (4 + 3 * 0.05**2) / (1 + 0.05**2)
+    found = krylov.bracketed(op, KEY, v, 1e-2, most=4.01)
+    assert found.products == 1
+    assert found.values[0] == pytest.approx(theta, rel=1e-6)
+    assert found.values[0] <= 4 <= found.values[0] + found.residuals[0]
+    np.testing.assert_array_equal(found.vectors[0], v)
+    assert krylov.bracketed(op, KEY, v, 1e-2, most=4.5).products > 1
+
+
+def test_the_other_eigenvalues_may_tell_that_little_is_above_it():
+    v = jnp.array([1.0, 0.05, 0.0]) / jnp.hypot(1.0, 0.05)
+    found = krylov.bracketed(diagonal(4.0, 3.0, -1.0), KEY, v, 1e-2, most=9.0, others=3.5)
+    assert found.products == 1
+    assert found.values[0] <= 4 <= found.values[0] + found.residuals[0]
+
+
+def test_an_eigenvector_that_is_not_the_largest_ones_is_no_answer():
+    """Of diag(10, 9, 1), less 5 of the first: what was largest is no more."""
+    found = krylov.bracketed(
+        diagonal(5.0, 9.0, 1.0), KEY, jnp.eye(3)[0], 1e-2, most=10.0, others=9.0, tolerance=1e-6
+    )
+    assert found.values[0] == pytest.approx(9, rel=1e-6)

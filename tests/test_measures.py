@@ -77,7 +77,8 @@ def test_in_float64_there_are_the_same_numbers(name, found):
 
 def test_every_number_of_the_list_is_measured(found):
     told = {number.partition("/")[0] for numbers in found.values() for number in numbers}
-    assert {*MEANING} - told <= {"m_sharpness_16", "m_sharpness_128"}  # of 24 examples
+    more = {"m_sharpness_16", "m_sharpness_128"}  # of more than 24 examples
+    assert {*MEANING} - told <= {*more, "s3_low"}  # where there are no outputs
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS))
@@ -200,6 +201,14 @@ def test_a_loss_that_is_a_mean_already_is_refused(names):
         measured(point(losses=mean), KEY, names)
 
 
+@pytest.mark.parametrize("name", sorted(MEASURES))
+def test_parameters_of_few_digits_are_refused(name):
+    here = point()
+    half = jax.tree.map(lambda w: w.astype(jnp.bfloat16), here.params)
+    with pytest.raises(ValueError, match="params: must be float32 or float64 together, not bfl"):
+        measured(here._replace(params=half), KEY, [name])
+
+
 def test_infinite_numbers_are_told_and_not_kept():
     nothing = lambda w, batch: batch @ w
     here = Point(nothing, jnp.ones(2), jnp.ones((4, 2)))
@@ -213,6 +222,11 @@ def test_without_outputs_stability_is_by_the_hessians_of_examples():
     h, _ = dense()
     of = measured(point(outputs=None, criterion=None), KEY, ["stability"])
     assert of["a"] == pytest.approx(np.linalg.eigvalsh(h)[-1], rel=1e-3)
+    each = np.asarray(curved.hessians(losses, *curved.point(jnp.float32)), np.float64)
+    third = np.linalg.eigvalsh(power(each, 3).mean(0) - power(h, 3))
+    assert of["s3"] == pytest.approx(np.cbrt(third[-1]), rel=1e-2)
+    assert of["s3_low"] == pytest.approx(np.cbrt(third[0]), rel=1e-2)
+    assert "safe_rate" not in of  # Hessians may bend down
 
 
 def test_a_point_without_a_finite_loss_is_not_flat():

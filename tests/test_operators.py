@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import curved
 from curved import criterion, losses, outputs, power
-from samscale.flatness import examples, landscape, noise, operators, output_space, path
+from samscale.flatness import dual, examples, landscape, noise, operators, output_space, path
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -86,12 +86,12 @@ def test_moments_of_groups_are_those_of_their_mean_losses():
 
 def test_the_dual_route_gives_the_whole_spectrum():
     params, data = curved.point()
-    found = output_space.eigenvalues(outputs, criterion, params, data, chunk=5)
+    found = dual.eigenvalues(outputs, criterion, params, data, chunk=5)
     exact = np.linalg.eigvalsh(curved.gauss_newtons(params, data).mean(0))[::-1]
     near(found, exact[: len(found)])
     few = jax.tree.map(lambda a: a[:6], data)  # 18 outputs, fewer than parameters
     exact = np.linalg.eigvalsh(curved.gauss_newtons(params, few).mean(0))[::-1]
-    near(output_space.eigenvalues(outputs, criterion, params, few), exact[:18])
+    near(dual.eigenvalues(outputs, criterion, params, few), exact[:18])
 
 
 def test_operators_add_scale_and_multiply_as_matrices_do():

@@ -7,7 +7,7 @@ import pytest
 
 import curved
 from curved import losses
-from samscale.flatness import Point, measures, stability
+from samscale.flatness import Point, stability, thresholds
 from samscale.flatness.remarks import remarks
 
 pytestmark = pytest.mark.usefixtures("in_float64")
@@ -20,7 +20,7 @@ def measured(**changes):
     """Of the curved network, away from interpolation: its Hessians have negative eigenvalues."""
     params, data = curved.point()
     point = Point(losses, params, data, curved.outputs, curved.criterion, **(RUN | changes))
-    return point, measures.linear_stability(point, KEY)
+    return point, thresholds.linear_stability(point, KEY)
 
 
 @pytest.mark.parametrize("changes", [{}, {"train_rho": 0.0}, {"train_rho": 0.0, "batch_size": 1}])
@@ -78,7 +78,7 @@ def test_one_example_has_no_non_uniformity_that_its_error_does_not_cover():
             params, data = curved.point(jnp.float32, seed)
             one = jax.tree.map(lambda a: a[:1], data)
             point = Point(losses, params, one, curved.outputs, curved.criterion)
-            found = measures.linear_stability(point, KEY)
+            found = thresholds.linear_stability(point, KEY)
             for k in (2, 3, 4):
                 floor = (np.finfo(np.float32).eps * found["a"] ** k) ** (1 / k)
                 assert found[f"s{k}_residual"] >= max(found[f"s{k}"], floor)

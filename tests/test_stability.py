@@ -9,7 +9,7 @@ import pytest
 
 import curved
 from curved import least_squares, losses, power
-from samscale.flatness import dynamics, maps, operators, output_space, stability
+from samscale.flatness import dual, dynamics, maps, operators, output_space, stability
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -95,13 +95,13 @@ def test_verdicts_keep_their_word(rho):
 def test_the_largest_eigenvalue_of_each_gauss_newton_matrix_is_the_dense_one(n):
     params, data, blocks = curved.few(n)
     exact = np.linalg.eigvalsh(curved.gauss_newtons(params, data))[:, -1]
-    np.testing.assert_allclose(output_space.largest(blocks), exact, rtol=1e-9)  # rounding
+    np.testing.assert_allclose(dual.halves(blocks).values[:, -1], exact, rtol=1e-9)  # rounding
 
 
 def test_of_a_criterion_that_bends_down_no_largest_is_told():
     params, data = curved.point()
     down = lambda z, batch: -jnp.square(z).sum(1)
-    assert output_space.largest(output_space.blocks(curved.outputs, down, params, data)) is None
+    assert dual.halves(output_space.blocks(curved.outputs, down, params, data)) is None
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.1, 1.0])
@@ -109,7 +109,7 @@ def test_of_a_criterion_that_bends_down_no_largest_is_told():
 def test_the_sharpest_example_decides_the_stable_rate_of_many_parameters(rho, n):
     """40 parameters, 3 outputs an example: at 24 they cannot all be moved alone."""
     params, data, blocks = curved.few(n)
-    safe = stability.safe_rate(output_space.largest(blocks), rho)
+    safe = stability.safe_rate(dual.halves(blocks).values[:, -1], rho)
     g = np.asarray(curved.gauss_newtons(params, data))
     k = g + rho * g @ g
     exact = threshold(lambda eta: top((-2 * eta * k + eta**2 * k @ k).mean(0)) <= 1e-12)
@@ -119,7 +119,7 @@ def test_the_sharpest_example_decides_the_stable_rate_of_many_parameters(rho, n)
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_what_is_safe_for_the_sharpest_example_is_so_for_batches(batch_size):
     params, data, blocks = curved.few(8)
-    rate = stability.safe_rate(output_space.largest(blocks), 0.1)
+    rate = stability.safe_rate(dual.halves(blocks).values[:, -1], 0.1)
     g = np.asarray(curved.gauss_newtons(params, data)).reshape(-1, batch_size, 40, 40).mean(1)
     k = g + 0.1 * g @ g
     assert top((-2 * rate * k + rate**2 * k @ k).mean(0)) <= 1e-12
@@ -216,6 +216,25 @@ def test_without_a_radius_the_bounds_are_those_of_sgd():
 def test_what_cannot_be_is_said_in_a_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call(*curved.point())
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.2])
+def test_the_rate_found_from_above_is_that_of_few_parameters(rho):
+    """The same problem, beside as many parameters that nothing bends as make it a large one."""
+    w, data, h = curved.regression(20, 5)
+    few = stability.largest_stable_rate(*maps.map_moments(least_squares, w, data, rho), KEY)
+    wide = {"x": jnp.pad(data["x"], ((0, 0), (0, 96))), "y": data["y"]}
+    pair = maps.map_moments(least_squares, jnp.ones(101), wide, rho)
+    assert stability.largest_stable_rate(*pair, KEY) == pytest.approx(few, rel=1e-3)
+    k = h + rho * h @ h
+    grown = lambda eta: top((-2 * eta * k + eta**2 * k @ k).mean(0))
+    assert grown(few * (1 - 1e-9)) <= 0 < grown(few * (1 + 1e-9))
+
+
+def test_of_few_parameters_that_only_jump_the_rate_is_nothing():
+    """H is 1 or -1: no mean, yet any step makes the square grow."""
+    pair = (operators.dense(jnp.diag(jnp.array(d))) for d in ([0.0, 1.0], [1.0, 1.0]))
+    assert stability.largest_stable_rate(*pair, KEY) == 0
 
 
 def test_a_direction_that_bends_little_may_decide_the_stable_rate():

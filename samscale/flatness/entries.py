@@ -32,9 +32,10 @@ def exactly(op) -> Probed:
 def eigenvalues(pairs, *names, asked=1e-2):
     """With residuals: some eigenvalue of the operator is as near as that."""
     found = {}
-    for name, value, error in zip(names, pairs.values, pairs.residuals, strict=True):
+    asked = np.resize(asked, len(names))
+    for name, value, error, most in zip(names, pairs.values, pairs.residuals, asked, strict=True):
         found |= {name: float(value), f"{name}_residual": float(error)}
-        if not pairs.converged and error > asked * abs(value):
+        if not pairs.converged and error > most * abs(value):
             found[f"{name}_converged"] = 0.0
     return found
 

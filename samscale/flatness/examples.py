@@ -68,6 +68,37 @@ def summed(f, data, batch_size: int | None):
     return total
 
 
+def mapped(f, data, batch_size: int):
+    """``f(batch)``, a row an example, of all of ``data``; batches as of ``summed``."""
+    whole = count(data) - count(data) % batch_size
+    cut = lambda a: a[:whole].reshape(-1, batch_size, *a.shape[1:])
+    found = jax.lax.map(f, jax.tree.map(cut, data))
+    found = found.reshape(whole, *found.shape[2:])
+    if whole == count(data):
+        return found
+    return jnp.concatenate([found, f(jax.tree.map(lambda a: a[whole:], data))])
+
+
+def passes(outputs, params, data, batch_size: int | None):
+    r"""$v \mapsto J v$ (n, C) and $z \mapsto J^\top z$ of ``outputs`` at ``params``, like these.
+
+    All at once (None), what both share is computed once; else ``batch_size`` examples at a time.
+    """
+    at = lambda batch: lambda params: outputs(params, batch)
+    if batch_size is None or batch_size >= count(data):
+        _, forward = jax.linearize(at(data), params)
+        return forward, lambda z: jax.linear_transpose(forward, params)(z)[0]
+
+    def forward(v):
+        return mapped(lambda batch: jax.jvp(at(batch), (params,), (v,))[1], data, batch_size)
+
+    def back(z):
+        one = lambda part: jax.vjp(at(part[0]), params)[1](part[1])[0]
+        return summed(one, (data, z), batch_size)
+
+    return forward, back
+
+
 def footprint(f, params, data) -> int:
     """Bytes that an example adds to the intermediate values of ``f(params, batch)``, all counted.
 

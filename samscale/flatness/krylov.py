@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,10 +13,22 @@ from samscale.flatness import lanczos
 from samscale.flatness.lanczos import ROOM, Basis
 from samscale.flatness.operators import Operator
 
+
+def _both(values, k):
+    """The k - 1 largest and the smallest, then in turn from either end."""
+    down = np.argsort(-values, kind="stable")
+    if len(down) < k:
+        return down
+    rest = down[k - 1 : -1]
+    turns = np.stack([rest, rest[::-1]], 1).ravel()[: len(rest)]
+    return np.concatenate([down[: k - 1], down[-1:], turns])
+
+
 ENDS = {
-    "largest": lambda values: np.argsort(-values, kind="stable"),
-    "smallest": lambda values: np.argsort(values, kind="stable"),
-    "magnitude": lambda values: np.argsort(-np.abs(values), kind="stable"),
+    "largest": lambda values, k: np.argsort(-values, kind="stable"),
+    "smallest": lambda values, k: np.argsort(values, kind="stable"),
+    "magnitude": lambda values, k: np.argsort(-np.abs(values), kind="stable"),
+    "both": _both,
 }
 
 
@@ -27,6 +40,7 @@ class Eigenpairs(NamedTuple):
     residuals: np.ndarray  # (k,), of the vectors as they are, by a product each
     products: int  # with the operator
     converged: bool  # as far as Lanczos tells
+    next: float  # and as far, no eigenvalue left out comes before it; NaN where none is known
 
 
 def eigenpairs(
@@ -34,7 +48,7 @@ def eigenpairs(
     key,
     k: int = 1,
     which: str = "largest",
-    tolerance: float = 1e-3,
+    tolerance: float | Sequence[float] = 1e-3,
     max_basis: int = ROOM,
     max_products: int = 1000,
     floor: float = 0.0,
@@ -45,8 +59,9 @@ def eigenpairs(
     ``floor``, or at the rounding of the largest; for separated eigenvalues the error is about the
     square of that. Residuals that are given are measured at the end: vectors of a basis that is
     orthogonal to $\sqrt\epsilon$ have some $\sqrt\epsilon \|A\|$, whatever the tolerance.
-    ``which``: largest, smallest (most negative) or magnitude. Memory: ``max_basis + 1`` vectors, at
-    least 2 k + 9; cost: one product a step, and one a pair, ``products`` in all. A multiple
+    ``which``: largest, smallest (most negative), magnitude, or both: the k - 1 largest, then the
+    smallest, from one basis. ``tolerance``: of all, or of each. Memory: ``max_basis + 1`` vectors,
+    at least 2 k + 9; cost: one product a step, and one a pair, ``products`` in all. A multiple
     eigenvalue is found as often as it is asked for only once the space is exhausted. Raises
     ``ValueError`` for a bad choice.
     """
@@ -57,25 +72,64 @@ def eigenpairs(
     steps = min(op.size, max(max_basis, 2 * k + 8))
     basis, filled, products = _drawn(op, key, steps), 0, 0
     while True:
-        until = min(filled + max(2, filled // 8), steps)  # the host looks up, but not too often
+        until = min(max(4, filled + max(2, filled // 4)), steps)  # the host looks, not too often
         basis = lanczos.extend(basis, op, key, filled, until, products)
         products, filled = products + until - filled, until
         values, inside, residuals = lanczos.decomposed(basis, filled)
-        order = ENDS[which](values)[:k]
+        order = ENDS[which](values, k)
+        beyond = _first_left_out(values, residuals, order[k:], which)
+        order = order[:k]
         rounding = np.finfo(np.dtype(op.dtype)).eps * np.abs(values).max(initial=0)
         residuals, least = np.maximum(residuals, rounding), max(floor, 100 * rounding)
-        good = residuals[order] <= np.maximum(tolerance * np.abs(values[order]), least)
+        asked = np.resize(tolerance, k)[: len(order)] * np.abs(values[order])
+        good = residuals[order] <= np.maximum(asked, least)
         converged = filled == op.size or (len(order) == k and bool(good.all()))
         if converged or (products + k >= max_products and len(order) == k):
             turn = np.zeros((len(order), steps + 1), op.dtype)
             turn[:, :filled] = inside[:, order].T
             values, vectors = values[order], lanczos.combined(turn, basis.rows)
             residuals = np.maximum(_residuals(basis, op, key, values, vectors), rounding)
-            return Eigenpairs(values, vectors, residuals, products + k, converged)
+            return Eigenpairs(values, vectors, residuals, products + k, converged, beyond)
         if filled == steps:
-            kept = ENDS[which](values)[: min(k + (steps - k) // 2, steps - 1)]
+            kept = ENDS[which](values, k)[: min(k + (steps - k) // 2, steps - 1)]
             basis = _restarted(basis, values[kept], inside[:, kept])
             filled = len(kept)
+
+
+def bracketed(
+    op: Operator, key, near, within: float, most: float, others=math.inf, **how
+) -> Eigenpairs:
+    r"""The largest eigenpair, where all eigenvalues are at most ``most``, but one ``others``.
+
+    ``near``: (size,), of length 1. By a product, its $\theta = v^\top A v$ and $r = \|A v - \theta
+    v\|$ put the largest eigenvalue between $\theta$ and most, or $\theta + r^2 / (\theta - others)$
+    (Kato, 1949, doi:10.1143/JPSJ.4.334). Where that is at most ``within`` times $\theta$, v is
+    the answer, its residual no less than r; else it is searched for, as by ``eigenpairs``.
+    """
+    value, residual = map(float, _rayleigh(op, near))
+    error = most - value
+    if value > others:
+        error = min(error, residual**2 / (value - others))
+    if error <= within * value:
+        error = np.array([max(residual, error)])
+        return Eigenpairs(np.array([value]), near[None], error, 1, True, others)
+    found = eigenpairs(op, key, **how)
+    return found._replace(products=found.products + 1)
+
+
+@jax.jit
+def _rayleigh(op, v):
+    bent = op(v)
+    value = v @ bent
+    return value, jnp.linalg.norm(bent - value * v)
+
+
+def _first_left_out(values, residuals, order, which):
+    """Its value, as far on the side of those that are not as it may be."""
+    if not len(order):
+        return math.nan
+    value, sides = values[order[0]], {"largest": 1, "smallest": -1, "both": 1}
+    return float(value + sides.get(which, np.sign(value)) * residuals[order[0]])
 
 
 @functools.partial(jax.jit, static_argnames="steps")

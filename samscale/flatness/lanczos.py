@@ -83,19 +83,22 @@ def extend(basis: Basis, op: Operator, key, start, stop, products=0) -> Basis:
 
     def step(j, basis):
         rows, projected, _, watch, again = basis
-        w = op(rows[j])
-        own = rows[j] @ w
-        before = jnp.where(j > 0, rows[jnp.maximum(j - 1, 0)] @ w, 0)
-        w = w - own * rows[j] - before * rows[jnp.maximum(j - 1, 0)]
+
+        def less(i, carry):  # a loop, so that no copy of either row waits for the product
+            w, held = carry
+            now = rows[j - i] @ w
+            return w - now * rows[j - i], held.at[j - i].set(now)
+
+        none = jnp.zeros_like(rows[:, 0])
+        w, held = jax.lax.fori_loop(0, jnp.minimum(j + 1, 2), less, (op(rows[j]), none))
         length, scale = jnp.linalg.norm(w), jnp.abs(projected).max()
-        watch = watch | (length <= jnp.sqrt(eps) * jnp.maximum(scale, jnp.abs(own)))
-        lost = jax.lax.cond(watch, lambda: rows @ w, lambda: jnp.zeros_like(rows[:, 0]))
+        watch = watch | (length <= jnp.sqrt(eps) * jnp.maximum(scale, jnp.abs(held[j])))
+        lost = jax.lax.cond(watch, lambda: rows @ w, lambda: none)
         worst = jnp.abs(lost).max()
         mend = again | (worst > jnp.sqrt(eps) * length)
-        w, held = _cleared(rows, w, mend, lost)
-        w, more = _cleared(rows, w, mend & (worst > 0.1 * length))
-        column = (held + more).at[j].add(own).at[jnp.maximum(j - 1, 0)].add(before)
-        projected = projected.at[:, j].set(column)
+        w, more = _cleared(rows, w, mend, lost)
+        w, rest = _cleared(rows, w, mend & (worst > 0.1 * length))
+        projected = projected.at[:, j].set(held + more + rest)
         left = jnp.linalg.norm(w)
         exhausted = left <= 10 * eps * jnp.abs(projected).max()
         w = jax.lax.cond(exhausted, lambda: _some(jax.random.fold_in(key, j), w), lambda: w)

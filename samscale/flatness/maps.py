@@ -47,9 +47,9 @@ def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=0):
     r"""The operators $E[K_B]$ and $E[K_B^2]$, by the exact Hessians of examples.
 
     Exact for single examples, and for SGD with any batch size drawn without replacement, where
-    $E[H_B^2] = H^2 + \frac{n - B}{B(n - 1)}(M_2 - H^2)$. For SAM with batches the mean is over
-    n / B batches, shuffled by ``key``. Raises ``ValueError`` for a batch size that does not divide
-    n, or a shuffle without a key.
+    $E[H_B^2] = (1 - s) H^2 + s M_2$ with $s = \frac{n - B}{B(n - 1)}$. For SAM with batches the
+    mean is over n / B batches, shuffled by ``key``. Raises ``ValueError`` for a batch size that
+    does not divide n, or a shuffle without a key.
     """
     n = count(data)
     plain = _plain(rho)
@@ -84,10 +84,15 @@ def step_growth(moment, n: int, learning_rate, rho=0.0, batch_size: int = 1):
     return _first_and_square(moment, n, batch_size, 1, rho), growing
 
 
+def share(n: int, batch_size: int) -> float:
+    r"""s of $E[H_B^2] = (1 - s) H^2 + s M_2$, over batches of different examples of n."""
+    return (n - batch_size) / (batch_size * (n - 1)) if n > 1 else 1.0
+
+
 def _first_and_square(moment, n, batch_size, first, second):
     r"""``first`` E[H_B] + ``second`` E[H_B^2], over all batches of different examples."""
-    share = (n - batch_size) / (batch_size * max(n - 1, 1))
-    return moment((0, 0, second * share), whole=(0, first, second * (1 - share)))
+    s = share(n, batch_size)
+    return moment((0, 0, second * s), whole=(0, first, second * (1 - s)))
 
 
 def _plain(rho):

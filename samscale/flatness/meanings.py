@@ -19,13 +19,15 @@ MEANING = {
     "m_sharpness_128": "the same of groups of 128",
     "a": "largest eigenvalue of the mean Gauss-Newton matrix (Hessian, for tasks without outputs)",
     "s2": "non-uniformity: how unlike each other examples bend the loss",
-    "s3": "the same by third moments",
+    "s3": "the same by third moments; of Gauss-Newton, the other end is no lower than -a^3",
+    "s3_low": "cube root of the other end of the spectrum",
     "s4": "the same by fourth moments",
     "largest_stable_rate_sgd": "up to it SGD, batch 1, stays at this minimum; one example decides",
     "largest_stable_rate_sam": "the same for unnormalized SAM at rho",
     "rate_used": "the run's learning rate, before its schedule",
+    "safe_rate": "at the run's radius and batch size, stable up to this rate at least",
     "mean_rate": "rate times largest eigenvalue of E[K] there; beyond 2 the mean grows",
-    "excess": "of condition (5) at the run's rate, radius and batch size; at most 0: stable",
+    "excess": "of condition (5) at the run's rate; 0: stable, as up to the safe rate",
     "stable": "there: 1 linearly stable, -1 the mean grows, 0 undecided",
     "noise_trace": "mean squared distance of an example's gradient from the mean",
     "noise_frobenius": "Frobenius norm of the gradients' covariance",
@@ -50,7 +52,11 @@ MEANING = {
     "normalized_worst_case_linf": "as adaptive_worst_case_linf, of logits of unit length",
 }
 
-INFINITE = {"largest_stable_rate": "nothing bends", "alpha_hat": "the loss is at its least"}
+INFINITE = {
+    "largest_stable_rate": "nothing bends",
+    "safe_rate": "nothing bends",
+    "alpha_hat": "the loss is at its least",
+}
 
 
 def infinite(name: str) -> str:

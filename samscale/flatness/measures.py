@@ -18,13 +18,11 @@ from samscale.flatness import (
     estimates,
     examples,
     features,
-    maps,
     noise,
     operators,
-    output_space,
     path,
     rises,
-    stability,
+    thresholds,
 )
 from samscale.flatness.entries import (
     SMALL,
@@ -34,7 +32,6 @@ from samscale.flatness.entries import (
     spectrum_of_few,
     with_error,
 )
-from samscale.flatness.krylov import eigenpairs
 from samscale.flatness.point import Point
 
 NEGLIGIBLE = 1e-2  # of the largest eigenvalue: what 50 steps of Lanczos tell from the many zeros
@@ -42,17 +39,19 @@ NEGLIGIBLE = 1e-2  # of the largest eigenvalue: what 50 steps of Lanczos tell fr
 
 def curvature(point: Point, key) -> dict[str, float]:
     """Ends of the Hessian's spectrum, trace and norm: some 60 products with the Hessian."""
-    first, second, third = jax.random.split(key, 3)
+    first, second = jax.random.split(key)
     h = point.hessian()
-    top, fine = ends(h, first, min(3, h.size))
-    low, coarse = ends(h, second, 1, "smallest", 5e-2, 60)
-    if top.values[-1] < low.values[0]:  # it is one of the largest, of a few
-        low = low._replace(values=top.values[-1:], residuals=top.residuals[-1:])
-    seen = exactly(h) if h.size <= SMALL else estimates.probed(h, third, probes=30)
+    names = [*(f"lambda_{i + 1}" for i in range(min(3, h.size))), "lambda_min"]
+    if h.size > 3:
+        found, asked = ends(h, first, 4, "both", (1e-2, 1e-2, 1e-2, 5e-2), 80)
+    else:
+        found, asked = ends(h, first, h.size)
+        whole = [*range(h.size), -1]
+        found = found._replace(values=found.values[whole], residuals=found.residuals[whole])
+    seen = exactly(h) if h.size <= SMALL else estimates.probed(h, second, probes=30)
     squared = seen.frobenius_squared.value
     return {
-        **eigenvalues(top, *(f"lambda_{i + 1}" for i in range(len(top.values))), asked=fine),
-        **eigenvalues(low, "lambda_min", asked=coarse),
+        **eigenvalues(found, *names, asked=asked),
         **with_error("trace", seen.trace),
         "frobenius": math.sqrt(squared),
         "frobenius_se": seen.frobenius_squared.error / (2 * math.sqrt(squared)) if squared else 0.0,
@@ -67,33 +66,6 @@ def layers(point: Point, key) -> dict[str, float]:
         block, draw = operators.scaled(h, mask), jax.random.fold_in(key, i)
         top, asked = ends(block, draw, most=60, weights=mask.sum())
         found |= eigenvalues(top, f"lambda_1/{name}", asked=asked)
-    return found
-
-
-def linear_stability(point: Point, key) -> dict[str, float]:
-    """Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are."""
-    keys = jax.random.split(key, 8)
-    moment, largest = _moments(point)
-    h, n = moment((0, 1)), examples.count(point.data)
-    found = eigenvalues(eigenpairs(h, keys[0], tolerance=1e-2), "a")
-    for k in (2, 3, 4):
-        seen = stability.spread(maps.differing(moment, k), keys[k], k)
-        error = stability.uncertainty(seen, k, found["a"], h.dtype)
-        found |= {f"s{k}": seen.value, f"s{k}_residual": error}
-    for name, rho in (("sgd", 0.0), ("sam", point.rho)):
-        if largest is not None:
-            rate = stability.safe_rate(largest, rho)
-        else:
-            pair = maps.step_moments(moment, n, rho)
-            rate = stability.largest_stable_rate(*pair, keys[5], tolerance=1e-2)
-        found[f"largest_stable_rate_{name}"] = rate
-    if point.learning_rate:
-        eta, rho, size = point.learning_rate, point.train_rho, min(point.batch_size, n)
-        safe = 0.0 if largest is None else stability.safe_rate(largest, rho)
-        pair = maps.step_growth(moment, n, eta, rho, size)
-        seen = stability.judged(*pair, keys[6], eta, safe=safe)
-        found |= {"rate_used": point.learning_rate, "mean_rate": seen.mean_rate}
-        found |= {"excess": seen.excess, "stable": {True: 1.0, False: -1.0}.get(seen.stable, 0.0)}
     return found
 
 
@@ -139,7 +111,7 @@ def of_features(point: Point, key) -> dict[str, float]:
 MEASURES: dict[str, Callable] = {
     "curvature": curvature,
     "sharpness": rises.sharpness,
-    "stability": linear_stability,
+    "stability": thresholds.linear_stability,
     "noise": gradient_noise,
     "layers": layers,
     "density": density,
@@ -175,9 +147,9 @@ def measured(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
 def numbers(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
     """All numbers of these measures, some may be infinite; without measures the point lacks.
 
-    Raises ``Diverged`` where the loss is not finite, of any example.
+    Raises ``Diverged`` where the loss is not finite, of any example, and what ``hessian`` does.
     """
-    examples.check("losses", point.losses, point.params, point.data)
+    point.hessian()
     losses = examples.pure(point.losses)
     if _broken(losses, point.params, point.data, point.together()):
         raise Diverged("the loss of some example is not finite: there is nothing to measure")
@@ -191,23 +163,3 @@ def numbers(point: Point, key, names=tuple(MEASURES)) -> dict[str, float]:
 def _broken(losses, params, data, size):
     """How many examples have no finite loss."""
     return examples.summed(lambda batch: (~jnp.isfinite(losses(params, batch))).sum(), data, size)
-
-
-def _moments(point: Point):
-    """``moment`` as of ``maps.hessian_moments``, of Gauss-Newton matrices where outputs are.
-
-    And the largest eigenvalue of each example's where they decide the rates: where weights are more
-    than outputs; else None.
-    """
-    at = (point.params, point.data)
-    z = point.outputs and jax.eval_shape(examples.pure(point.outputs), *at)
-    if not z or z.ndim != 2:
-        return maps.hessian_moments(point.losses, *at, batch_size=point.together()), None
-    blocks = output_space.blocks(point.outputs, point.criterion, *at)
-
-    def moment(c, group=1, whole=()):
-        if group == 1:
-            return output_space.moments(point.outputs, *at, blocks, c, whole)
-        return output_space.batch_moments(point.outputs, point.criterion, *at, c, group)
-
-    return moment, output_space.largest(blocks) if rises.moving(point) > z.size else None

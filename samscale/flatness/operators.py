@@ -28,12 +28,17 @@ class Operator:
 
     ``A + B``, ``A - B``, ``2.0 * A`` and ``A**3`` are operators too; each product of theirs costs
     those of their parts. Raises ``ValueError`` for operators of different sizes, powers that are no
-    whole number from 0 on, and factors that are no number (``scaled`` takes vectors).
+    whole number from 0 on, and factors that are no number (``scaled`` takes vectors); and for other
+    dtypes than float32 and float64, for curvature cancels.
     """
 
     apply: Partial  # v -> A v; its arguments are arrays, and leaves of this pytree
     size: int = dataclasses.field(metadata={"static": True})
     dtype: Any = dataclasses.field(metadata={"static": True})
+
+    def __post_init__(self):
+        if jnp.dtype(self.dtype) not in (jnp.float32, jnp.float64):
+            raise ValueError(f"params: must be float32 or float64 together, not {self.dtype}")
 
     def __call__(self, v):
         with jax.default_matmul_precision("highest"):
@@ -202,16 +207,17 @@ def _hessian_product(at, batch, v):
 
 def _gauss_newton_product(at, batch, v):
     outputs, criterion, params = at
-    z, along = jax.jvp(lambda params: outputs(params, batch), (params,), (_like(params, v),))
+    z, forward = jax.linearize(lambda params: outputs(params, batch), params)
     slope = jax.grad(lambda z: criterion(z, batch).sum())
-    bent = jax.jvp(slope, (z,), (along,))[1]
-    return _flat(jax.vjp(lambda params: outputs(params, batch), params)[1](bent)[0])
+    bent = jax.jvp(slope, (z,), (forward(_like(params, v)),))[1]
+    return _flat(jax.linear_transpose(forward, params)(bent)[0])
 
 
 def _fisher_product(at, batch, v):
     losses, params = at
-    _, along = jax.jvp(lambda params: losses(params, batch), (params,), (_like(params, v),))
-    return _flat(jax.vjp(lambda params: losses(params, batch), params)[1](along)[0])
+    _, forward = jax.linearize(lambda params: losses(params, batch), params)
+    along = forward(_like(params, v))
+    return _flat(jax.linear_transpose(forward, params)(along)[0])
 
 
 def _moments_product(at, groups, v):

@@ -5,11 +5,12 @@ all that $G_i = J_i^\top S_i J_i$ does happens in C dimensions: with $B_i = J_i 
 
 $$G_i^k = J_i^\top S_i (B_i S_i)^{k-1} J_i.$$
 
-Moments of any order then cost a forward and a backward pass of all examples together. The nonzero
-spectrum of the whole matrix is that of an (nC, nC) Gram matrix. At interpolation, where the
+Moments of any order then cost a forward and a backward pass of all examples together. At
+interpolation, where the
 criterion's slope vanishes, $G_i$ is the Hessian of example i.
 """
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
-from samscale.flatness.examples import check, count, pure
+from samscale.flatness.examples import check, count, passes, pure
 from samscale.flatness.operators import Operator, gauss_newton
 
 
@@ -43,11 +44,14 @@ def blocks(outputs, criterion, params, data, chunk: int = 0) -> Blocks:
         return _blocks(pure(outputs), pure(criterion), params, data, chunk)
 
 
-def moments(outputs, params, data, blocks: Blocks, coefficients, whole=()) -> Operator:
+def moments(
+    outputs, params, data, blocks: Blocks, coefficients, whole=(), batch_size: int | None = None
+) -> Operator:
     r"""$E[\sum_k c_k G_i^k] + \sum_k d_k G^k$, over examples and, d of ``whole``, of their mean G.
 
     A product costs one forward-mode and one reverse-mode pass, whatever the order over examples,
-    and as many as the highest order of the whole. Raises ``ValueError`` for orders beyond 4.
+    and as many as the highest order of the whole, ``batch_size`` examples at a time (None: all).
+    Raises ``ValueError`` for orders beyond 4.
     """
     orders = 5  # one program for all
     if max(len(coefficients), len(whole)) > orders:
@@ -58,20 +62,13 @@ def moments(outputs, params, data, blocks: Blocks, coefficients, whole=()) -> Op
     top = np.int32(np.flatnonzero(d).max(initial=1))
     flat = jax.eval_shape(lambda p: ravel_pytree(p)[0], params)
     at = pure(outputs), params, data, inner, blocks.bend, d, top, c[0] + d[0]
-    return Operator(Partial(_through, *at), flat.size, flat.dtype)
+    return Operator(Partial(_Through(batch_size), *at), flat.size, flat.dtype)
 
 
-def largest(blocks: Blocks):
-    r"""(n,): the largest eigenvalue of each $G_i$, from $S_i^{1/2} B_i S_i^{1/2}$.
-
-    None unless all $S_i$ are positive semi-definite, to rounding.
-    """
-    gram, bend = (np.asarray(b, np.float64) for b in blocks)
-    values, turn = np.linalg.eigh(bend)
-    if values.min() < -1e-5 * np.abs(values).max():
-        return None
-    root = (turn * np.sqrt(np.maximum(values, 0))[:, None]) @ turn.swapaxes(1, 2)
-    return np.maximum(np.linalg.eigvalsh(root @ gram @ root)[:, -1], 0)
+def bends(outputs, criterion, params, data):
+    """(n, C, C): the Hessians of the criterion in the outputs, of each example."""
+    with jax.default_matmul_precision("highest"):
+        return _bends(pure(outputs), pure(criterion), params, data)
 
 
 def batch_moments(outputs, criterion, params, data, coefficients, group: int) -> Operator:
@@ -91,22 +88,9 @@ def batch_moments(outputs, criterion, params, data, coefficients, group: int) ->
     return Operator(Partial(_of_groups, *at, coefficients), flat.size, flat.dtype)
 
 
-def eigenvalues(outputs, criterion, params, data, chunk: int = 64):
-    r"""The largest min(nC, P) eigenvalues of the Gauss-Newton matrix, exactly: all that are not 0.
-
-    From the Gram matrix $\frac1n S^{1/2} J J^\top S^{1/2}$, ``chunk`` columns at a time: nC forward
-    passes of all examples and an eigendecomposition, for up to some thousand outputs in all. Needs
-    S positive semi-definite, as for cross entropy and squared loss; raises ``ValueError`` for more
-    than 8192 outputs.
-    """
-    z = check("outputs", outputs, params, data, ndim=2)
-    check("criterion", criterion, z, data)
-    if z.size > 8192:
-        raise ValueError(f"data: must be at most 8192 outputs in all, not {z.size}; take fewer")
-    with jax.default_matmul_precision("highest"):
-        gram = _dual(pure(outputs), pure(criterion), params, data, chunk)
-    values = np.linalg.eigvalsh(np.asarray(gram, np.float64))[::-1]
-    return values[: min(z.size, jax.eval_shape(lambda p: ravel_pytree(p)[0], params).size)]
+@jax.jit
+def _bends(outputs, criterion, params, data):
+    return jax.lax.map(lambda at: _bend(criterion, *at), (outputs(params, data), data))
 
 
 @partial(jax.jit, static_argnames="chunk")
@@ -129,24 +113,26 @@ def _bend(criterion, z, example):
     return jax.hessian(lambda z: criterion(z[None], batch)[0])(z)
 
 
-def _through(outputs, params, data, inner, bend, whole, top, constant, v):
-    """``inner``: (n, C, C), all that needs one pass; ``whole``: what its powers 2 to ``top`` weigh.
+@dataclasses.dataclass(frozen=True)  # equal where its parts are, so that programs are shared
+class _Through:
+    batch_size: int | None
 
-    The pass at ``params`` is taken once, whatever the powers.
-    """
-    _, forward = jax.linearize(lambda params: outputs(params, data), params)
-    back = lambda z: jax.linear_transpose(forward, params)(z)[0]
-    bent = partial(jnp.einsum, "ncd,nd->nc")
-    mean = lambda tree: jax.tree.map(lambda w: w / count(data), tree)
-    along = forward(ravel_pytree(params)[1](v))
+    def __call__(self, outputs, params, data, inner, bend, whole, top, constant, v):
+        """``inner``: (n, C, C), all that needs one pass; ``whole``: what its powers 2 to ``top``
+        weigh.
+        """
+        forward, back = passes(outputs, params, data, self.batch_size)
+        bent = partial(jnp.einsum, "ncd,nd->nc")
+        mean = lambda tree: jax.tree.map(lambda w: w / count(data), tree)
+        along = forward(ravel_pytree(params)[1](v))
 
-    def add(k, carry):
-        along, total = carry
-        along = forward(mean(back(bent(bend, along))))
-        return along, total + whole[k] * bent(bend, along)
+        def add(k, carry):
+            along, total = carry
+            along = forward(mean(back(bent(bend, along))))
+            return along, total + jnp.asarray(whole)[k] * bent(bend, along)
 
-    _, total = jax.lax.fori_loop(2, top + 1, add, (along, bent(inner, along)))
-    return constant * v + ravel_pytree(mean(back(total)))[0]
+        _, total = jax.lax.fori_loop(2, top + 1, add, (along, bent(inner, along)))
+        return constant * v + ravel_pytree(mean(back(total)))[0]
 
 
 def _of_groups(outputs, criterion, params, groups, coefficients, v):
@@ -169,20 +155,3 @@ def _polynomial(blocks, coefficients):
             power = blocks.bend @ blocks.gram @ power
             total = total + coefficients[k] * power
     return total
-
-
-@partial(jax.jit, static_argnames="chunk")
-def _dual(outputs, criterion, params, data, chunk):
-    at_data = lambda params: outputs(params, data)
-    z, back = jax.vjp(at_data, params)
-    values, turn = jnp.linalg.eigh(jax.vmap(partial(_bend, criterion))(z, data))
-    root = (turn * jnp.sqrt(jnp.maximum(values, 0))[:, None]) @ turn.mT  # (n, C, C)
-
-    def column(e):
-        """Of S^1/2 J J^T S^1/2, for a unit vector of outputs (n, C)."""
-        (u,) = back(jnp.einsum("ncd,nd->nc", root, e))
-        return jnp.einsum("ncd,nd->nc", root, jax.jvp(at_data, (params,), (u,))[1])
-
-    units = jnp.eye(z.size, dtype=z.dtype).reshape(-1, *z.shape)
-    gram = jax.lax.map(column, units, batch_size=chunk).reshape(z.size, z.size)
-    return (gram + gram.T) / (2 * count(data))

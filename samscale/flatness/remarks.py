@@ -1,5 +1,7 @@
 """What numbers say beside what the run did, in sentences for the screen."""
 
+import math
+
 from samscale.flatness.stability import WORDS, bounds
 
 VERDICTS = {1.0: True, 0.0: None, -1.0: False}  # as ``measures`` has them, in numbers
@@ -12,10 +14,15 @@ def remarks(point, found) -> list[str]:
     eta, rho = point.learning_rate, point.train_rho
     kind = f"unnormalized SAM, rho = {rho:g}" if rho else "SGD"
     words = WORDS[VERDICTS[found["stable"]]]
+    excess, mean = found["excess"], found["mean_rate"]
+    until = [f"condition (5) by {excess:+.2g}"] if excess else []
+    if found.get("safe_rate", math.inf) < math.inf:
+        until += [f"stable up to {found['safe_rate']:.3g} at least"]
+    if mean > 0:
+        until += [f"the mean grows beyond {2 * eta / mean:.3g}"]
     lines = [
         f"At the run's rate {eta:g}, for {kind}, batches of {point.batch_size}: {words} "
-        f"(condition (5) by {found['excess']:+.2g}; the mean stays up to 2, it is "
-        f"{found['mean_rate']:.3g}).",
+        f"({'; '.join(until)}).",
         f"Bounds (6) there, for batches of one: {_held(found, bounds(eta, rho))}.",
     ]
     if rho >= eta / 2:

@@ -19,8 +19,9 @@ import jax
 import numpy as np
 
 from samscale.flatness import krylov
+from samscale.flatness.entries import SMALL
 from samscale.flatness.maps import differing, growth, hessian_moments
-from samscale.flatness.operators import Operator
+from samscale.flatness.operators import Operator, matrix
 
 ROUNDING = 1e-5  # of E[K], below which a growth is none: most directions neither grow nor shrink
 WORDS = {
@@ -57,8 +58,8 @@ def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk:
 
     k = 2 is that of Wu, Ma and E, 2018; k = 3, 4 of Shin et al., 2025. Zero where all examples bend
     the loss alike. For odd k the matrix may be indefinite, so its smallest eigenvalue is given too.
-    A Lanczos step costs k products of Hessians of all examples, one direction each. What float32
-    cancels is told by ``uncertainty``. Raises ``ValueError`` for k < 2.
+    A Lanczos step costs k products of Hessians of all examples, one direction each. ``tolerance``:
+    in $s_k$. What float32 cancels is told by ``uncertainty``. Raises ``ValueError`` for k < 2.
     """
     if k < 2:
         raise ValueError(f"k={k}: must be at least 2")
@@ -66,15 +67,23 @@ def non_uniformity(losses, params, data, key, k: int = 2, tolerance=1e-2, chunk:
     return spread(op, key, k, tolerance, both=bool(k % 2))
 
 
-def spread(op: Operator, key, k: int, tolerance=1e-2, both: bool = False) -> NonUniformity:
+def spread(op: Operator, key, k: int, tolerance=1e-2, both=False, alone=None) -> NonUniformity:
     """The same of an operator that is already $M_k - H^k$.
 
-    ``both``: also the smallest eigenvalue. Where that is about 0, as it mostly is, finding so takes
-    some four times the products of the largest.
+    ``both``: also the smallest eigenvalue, to tolerance times the largest. ``alone``: the largest
+    eigenpair of $M_k$, where $H^k$ is positive semi-definite. It mostly tells that of the
+    difference, none of whose eigenvalues is larger; else the difference is searched.
     """
-    top = krylov.eigenpairs(op, key, tolerance=tolerance, max_products=200)
-    low = krylov.eigenpairs(op, key, 1, "smallest", tolerance, max_products=200) if both else None
-    largest = float(top.values[0])
+    how = {"tolerance": k * tolerance, "max_products": 200}  # of the eigenvalue, s_k's is a k-th
+    if alone is None:
+        top = krylov.eigenpairs(op, key, **how)
+    else:
+        at = alone.vectors[0], k * tolerance, float(alone.values[0]), alone.next
+        top = krylov.bracketed(op, key, *at, **how)
+    largest, low = float(top.values[0]), None
+    if both:
+        how["floor"] = tolerance * abs(largest)
+        low = krylov.eigenpairs(op, key, which="smallest", **how)
     return NonUniformity(
         max(largest, 0.0) ** (1 / k),
         largest,
@@ -112,11 +121,12 @@ def judged(
     learning_rate,
     tolerance=1e-2,
     safe: float = 0.0,
+    top: float | None = None,
 ) -> Verdict:
     """The same from the ``growth``, for which ``step_growth`` has a cheaper operator.
 
-    ``safe``: a rate up to which nothing grows and something stands still, as ``safe_rate`` tells
-    where parameters are more than outputs: no growth is searched for below it.
+    ``safe``: a rate up to which nothing grows, as ``safe_rate`` tells: no growth is searched for
+    below it. ``top``: the largest eigenvalue of ``mean``, where it is known.
     """
     eta = learning_rate
 
@@ -124,7 +134,7 @@ def judged(
         found = krylov.eigenpairs(op, key, 1, which, tolerance, max_products=100, floor=floor)
         return float(found.values[0])
 
-    mean_rate = eta * look(mean)
+    mean_rate = eta * (look(mean) if top is None else top)
     if eta <= safe:
         return Verdict(True, 0.0, mean_rate)
     slack = ROUNDING * abs(mean_rate)  # where it is stable, eta^2 E[K^2] is at most 2 eta E[K]
@@ -136,12 +146,15 @@ def judged(
 
 
 def safe_rate(largest, rho: float = 0.0) -> float:
-    r"""$2 / \max_i a_i (1 + \rho a_i)$: up to it (5) holds, for batches of any size.
+    r"""$2 / \max_i a_i (1 + \rho a_i)$: up to it (5) holds.
 
-    ``largest``: (n,), the largest eigenvalues $a_i$ of positive semi-definite $H_i$. No step then
-    lengthens any direction, for $0 \preceq \eta K_B \preceq 2$. For batches of one no larger rate
-    satisfies (5) where each example's outputs can be moved alone (J of full row rank, as a rule
-    where parameters are more than outputs): the way that only the sharpest example sees then grows.
+    ``largest``: the largest eigenvalues $a_i$ of positive semi-definite $H_i$, of all examples:
+    then for batches of any size; or of all batches. No step then lengthens any direction, for
+    $0 \preceq \eta K_B \preceq 2$. No larger rate satisfies (5) where the outputs of each example
+    (batch) can be moved alone (J of full row rank, as a rule where parameters are more than
+    outputs): the way that only the sharpest one sees then grows.
+    Without a radius also $(1 - s) a + s a_i$, with a of H: $E[H_B^2] = (1 - s) H^2 + s M_2 \preceq
+    ((1 - s) a + s \max_i a_i) H$, so that the condition holds over all batches there are.
     Infinite where nothing bends.
     """
     a = np.asarray(largest)
@@ -154,9 +167,12 @@ def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, r
 
     $= 2 \min_v \frac{v^\top E[K] v}{v^\top E[K^2] v}$, by Dinkelbach's iteration: each round takes
     the growing direction at the present rate, and the rate at which it would stand still; from
-    above, quadratically. 0 where a direction of negative mean curvature grows at any rate,
-    infinity where nothing bends.
+    above, quadratically. Up to 100 parameters in closed form: 2 over the largest generalized
+    eigenvalue. 0 where a direction of negative mean curvature grows at any rate, infinity where
+    nothing bends.
     """
+    if mean.size <= SMALL:
+        return _rate_of_few(*(np.asarray(matrix(op), np.float64) for op in (mean, square)))
     v = krylov.eigenpairs(square, key, tolerance=tolerance, max_products=200).vectors[0]
     rate = math.inf
     for _ in range(rounds):
@@ -171,6 +187,18 @@ def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, r
         floor = 1e-3 * tolerance * rate**2 * down
         v = krylov.eigenpairs(op, key, max_products=200, floor=floor).vectors[0]
     return rate
+
+
+def _rate_of_few(mean, square):
+    values, vectors = np.linalg.eigh(mean)
+    negligible = ROUNDING * np.abs(values).max()
+    bends = np.abs(values) > negligible
+    still = vectors[:, ~bends]
+    moves = np.abs(still.T @ square @ still).max(initial=0) > ROUNDING * np.abs(square).max()
+    if values[0] < -negligible or moves:
+        return 0.0
+    scaled = vectors[:, bends] / np.sqrt(values[bends])
+    return 2 / np.linalg.eigvalsh(scaled.T @ square @ scaled)[-1] if bends.any() else math.inf
 
 
 @jax.jit

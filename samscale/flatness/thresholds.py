@@ -1,0 +1,127 @@
+"""The measure ``stability``: how unlike examples bend the loss, and the rates they stand."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from samscale.flatness import dual, examples, maps, output_space, stability
+from samscale.flatness.entries import eigenvalues
+from samscale.flatness.krylov import bracketed, eigenpairs
+from samscale.flatness.point import Point
+from samscale.flatness.rises import moving
+
+TOLERANCE = 1e-2  # in a, s2, s3, s4 and rates
+
+
+class Seen(NamedTuple):
+    """What examples do near the point, by their Hessians or, where outputs are, Gauss-Newton's."""
+
+    moment: Callable  # as of ``maps.hessian_moments``
+    n: int
+    halves: dual.Halves | None = None  # where all are positive semi-definite
+    at: tuple = ()  # outputs, params, data
+    together: int | None = None  # examples a pass
+    free: bool = False  # whether parameters are more than outputs: each can be moved alone
+
+    @property
+    def largest(self):
+        """(n,): of each example's matrix."""
+        return self.halves.values[:, -1]
+
+    def top(self, k, key):
+        """The largest eigenpair of the k-th moment."""
+        if self.halves is None:
+            return eigenpairs(self.moment((0,) * k + (1,)), key, tolerance=k * TOLERANCE)
+        at = *self.at, self.halves.of_power(k)
+        found = eigenpairs(dual.operator(*at, self.together), key, tolerance=k * TOLERANCE)
+        v = dual.lifted(*at, found.vectors[0], self.together)
+        return found._replace(vectors=v[None])
+
+    def mostly_examples(self, k, a):
+        """Whether the sharpest example alone adds more to the k-th moment than the mean's power."""
+        return self.halves is not None and self.largest.max() ** k >= self.n * a**k
+
+    def sharpest(self, size, key):
+        """The largest eigenvalue of the sharpest of the batches of a size, at most."""
+        op = dual.of_batches(*self.at, self.halves.of_power(1), size)
+        found = eigenpairs(op, key, tolerance=5 * TOLERANCE)
+        return found.values + found.residuals
+
+
+def linear_stability(point: Point, key) -> dict[str, float]:
+    """Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are."""
+    keys, seen = jax.random.split(key, 8), _seen(point)
+    top, spreads = seen.top(1, keys[0]), {}
+    found = eigenvalues(top, "a")
+    for k in (2, 3, 4):
+        alone = seen.top(k, keys[k]) if seen.mostly_examples(k, found["a"]) else None
+        op = maps.differing(seen.moment, k)
+        both = k % 2 == 1 and not seen.halves  # else the other end is -a^k at least
+        s = spreads[k] = stability.spread(op, keys[k], k, TOLERANCE, both, alone)
+        off = stability.uncertainty(s, k, found["a"], op.dtype)
+        found |= {f"s{k}": s.value, f"s{k}_residual": off}
+        if both:
+            found[f"s{k}_low"] = float(np.cbrt(s.smallest))
+    for name, rho in (("sgd", 0.0), ("sam", point.rho)):
+        found[f"largest_stable_rate_{name}"] = _rate(seen, rho, keys[5])
+    return found | (_own(point, seen, top, spreads[2], keys[6]) if point.learning_rate else {})
+
+
+def _rate(seen, rho, key):
+    """The largest of condition (5), with batches of one."""
+    if seen.halves and seen.free:
+        return stability.safe_rate(seen.largest, rho)
+    pair = maps.step_moments(seen.moment, seen.n, rho)
+    return stability.largest_stable_rate(*pair, key, tolerance=TOLERANCE)
+
+
+def _own(point, seen, top, s2, key):
+    """What the run's own rate, radius and batches make of it."""
+    eta, rho, size = point.learning_rate, point.train_rho, min(point.batch_size, seen.n)
+    mean, growing = maps.step_growth(seen.moment, seen.n, eta, rho, size)
+    safe = _safe(seen, top, rho, size, key) if seen.halves else 0.0
+    known = _top_of_mean(seen, mean, top, s2, rho, size, key)
+    told = stability.judged(mean, growing, key, eta, TOLERANCE, safe, known)
+    found = {"rate_used": eta} | ({"safe_rate": safe} if seen.halves else {})
+    found |= {"mean_rate": told.mean_rate, "excess": told.excess}
+    return found | {"stable": {True: 1.0, False: -1.0}.get(told.stable, 0.0)}
+
+
+def _safe(seen, top, rho, size, key):
+    """A rate up to which condition (5) holds at a radius, with batches of a size."""
+    if rho and size > 1:
+        return stability.safe_rate(seen.sharpest(size, key), rho)
+    share = maps.share(seen.n, size)
+    bend = (1 - share) * (top.values[0] + top.residuals[0]) + share * seen.largest
+    return stability.safe_rate(bend, rho)
+
+
+def _top_of_mean(seen, mean, top, s2, rho, size, key):
+    """The largest eigenvalue of E[K_B], where little is left to search for; else None."""
+    a = float(top.values[0])
+    if not rho:
+        return a
+    if not seen.halves:
+        return None
+    more = rho * (a**2 + maps.share(seen.n, size) * (s2.largest + s2.residual))
+    at, how = (a + more, top.next + more), {"tolerance": TOLERANCE, "max_products": 100}
+    found = bracketed(mean, key, top.vectors[0], TOLERANCE, *at, **how)
+    return float(found.values[0])
+
+
+def _seen(point: Point) -> Seen:
+    at, n, together = (point.params, point.data), examples.count(point.data), point.together()
+    z = point.outputs and jax.eval_shape(examples.pure(point.outputs), *at)
+    if not z or z.ndim != 2:
+        return Seen(maps.hessian_moments(point.losses, *at, batch_size=together), n)
+    blocks = output_space.blocks(point.outputs, point.criterion, *at)
+
+    def moment(c, group=1, whole=()):
+        if group == 1:
+            return output_space.moments(point.outputs, *at, blocks, c, whole, together)
+        return output_space.batch_moments(point.outputs, point.criterion, *at, c, group)
+
+    halves, free = dual.halves(blocks), moving(point) > z.size
+    return Seen(moment, n, halves, (point.outputs, *at), together, free)
