@@ -7,9 +7,10 @@ from samscale.flatness.estimates import Estimate, Probed
 from samscale.flatness.krylov import eigenpairs
 
 SMALL = 100  # weights: of so few, eigenvalues are found to rounding
+ASKED = 3e-3  # of an eigenvalue, its residual: at 1e-2 searches now and then stop at a smaller one
 
 
-def ends(op, key, k=1, which="largest", asked=1e-2, most=1000, weights=None):
+def ends(op, key, k=1, which="largest", asked=ASKED, most=1000, weights=None):
     """Eigenpairs, and the residual asked for: rounding where ``weights`` are few."""
     if (weights or op.size) <= SMALL:
         asked, most = 0.0, 10 * SMALL
@@ -29,7 +30,7 @@ def exactly(op) -> Probed:
     return Probed(sure(dense.trace()), sure((dense**2).sum()), diagonal, 0 * diagonal)
 
 
-def eigenvalues(pairs, *names, asked=1e-2):
+def eigenvalues(pairs, *names, asked=ASKED):
     """With residuals: some eigenvalue of the operator is as near as that."""
     found = {}
     asked = np.resize(asked, len(names))

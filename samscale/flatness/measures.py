@@ -25,6 +25,7 @@ from samscale.flatness import (
     thresholds,
 )
 from samscale.flatness.entries import (
+    ASKED,
     SMALL,
     eigenvalues,
     ends,
@@ -43,7 +44,7 @@ def curvature(point: Point, key) -> dict[str, float]:
     h = point.hessian()
     names = [*(f"lambda_{i + 1}" for i in range(min(3, h.size))), "lambda_min"]
     if h.size > 3:
-        found, asked = ends(h, first, 4, "both", (1e-2, 1e-2, 1e-2, 5e-2), 80)
+        found, asked = ends(h, first, 4, "both", (ASKED, ASKED, ASKED, 5e-2), 80)
     else:
         found, asked = ends(h, first, h.size)
         whole = [*range(h.size), -1]

@@ -97,10 +97,10 @@ def _bends(outputs, criterion, params, data):
 def _blocks(outputs, criterion, params, data, chunk):
     def one(example):
         batch = jax.tree.map(lambda a: a[None], example)
-        at_example = lambda params: outputs(params, batch)[0]
-        z, back = jax.vjp(at_example, params)
+        z, forward = jax.linearize(lambda params: outputs(params, batch)[0], params)
+        back = jax.linear_transpose(forward, params)
         # one after another: a vector that is still in cache costs a tenth of one that is not
-        column = lambda e: jax.jvp(at_example, (params,), back(e))[1]
+        column = lambda e: forward(back(e)[0])
         gram = jax.lax.map(column, jnp.eye(len(z), dtype=z.dtype))
         return Blocks(gram, _bend(criterion, z, example))
 

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from samscale.flatness import ball, examples, operators
-from samscale.flatness.entries import eigenvalues, ends, with_error
+from samscale.flatness.entries import ASKED, eigenvalues, ends, with_error
 from samscale.flatness.krylov import eigenpairs
 from samscale.flatness.point import Point
 
@@ -25,7 +25,9 @@ def sharpness(point: Point, key) -> dict[str, float]:
     first, second, h = *jax.random.split(key), point.hessian()
     at, rho, together = (point.losses, point.params, point.data), point.rho, point.together()
     how = {"mask": point.mask, "batch_size": together}
-    steepest = ends(h, first, most=20)[0].vectors[0]  # as good where SAM's direction is none
+    steepest = ends(h, first, asked=1e-2, most=20)[0].vectors[
+        0
+    ]  # as good where SAM's direction is none
     found = {
         "sam_gap": ball.sam_gap(*at, rho, **how).rise,
         "worst_case": ball.worst_case(*at, first, rho, steps=4, toward=steepest, **how).rise,
@@ -40,7 +42,7 @@ def sharpness(point: Point, key) -> dict[str, float]:
         rise = ball.m_sharpness(point.losses, point.params, whole, rho, m, **how)
         found |= with_error(f"m_sharpness_{m}", rise)
     scaled = operators.scaled(h, d)
-    return found | eigenvalues(eigenpairs(scaled, second, tolerance=1e-2), "adaptive_lambda_1")
+    return found | eigenvalues(eigenpairs(scaled, second, tolerance=ASKED), "adaptive_lambda_1")
 
 
 def balls(point: Point, key) -> dict[str, float]:

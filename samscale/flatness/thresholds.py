@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from samscale.flatness import dual, examples, maps, output_space, stability
-from samscale.flatness.entries import eigenvalues
+from samscale.flatness.entries import ASKED, eigenvalues
 from samscale.flatness.krylov import bracketed, eigenpairs
 from samscale.flatness.point import Point
 from samscale.flatness.rises import moving
 
-TOLERANCE = 1e-2  # in a, s2, s3, s4 and rates
+RATES = 1e-2  # how near rates that are searched for come
 
 
 class Seen(NamedTuple):
@@ -33,9 +33,9 @@ class Seen(NamedTuple):
     def top(self, k, key):
         """The largest eigenpair of the k-th moment."""
         if self.halves is None:
-            return eigenpairs(self.moment((0,) * k + (1,)), key, tolerance=k * TOLERANCE)
+            return eigenpairs(self.moment((0,) * k + (1,)), key, tolerance=ASKED)
         at = *self.at, self.halves.of_power(k)
-        found = eigenpairs(dual.operator(*at, self.together), key, tolerance=k * TOLERANCE)
+        found = eigenpairs(dual.operator(*at, self.together), key, tolerance=ASKED)
         v = dual.lifted(*at, found.vectors[0], self.together)
         return found._replace(vectors=v[None])
 
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
     def sharpest(self, size, key):
         """The largest eigenvalue of the sharpest of the batches of a size, at most."""
         op = dual.of_batches(*self.at, self.halves.of_power(1), size)
-        found = eigenpairs(op, key, tolerance=5 * TOLERANCE)
+        found = eigenpairs(op, key, tolerance=1e-2)
         return found.values + found.residuals
 
 
@@ -59,7 +59,7 @@ def linear_stability(point: Point, key) -> dict[str, float]:
         alone = seen.top(k, keys[k]) if seen.mostly_examples(k, found["a"]) else None
         op = maps.differing(seen.moment, k)
         both = k % 2 == 1 and not seen.halves  # else the other end is -a^k at least
-        s = spreads[k] = stability.spread(op, keys[k], k, TOLERANCE, both, alone)
+        s = spreads[k] = stability.spread(op, keys[k], k, ASKED, both, alone)
         off = stability.uncertainty(s, k, found["a"], op.dtype)
         found |= {f"s{k}": s.value, f"s{k}_residual": off}
         if both:
@@ -74,7 +74,7 @@ def _rate(seen, rho, key):
     if seen.halves and seen.free:
         return stability.safe_rate(seen.largest, rho)
     pair = maps.step_moments(seen.moment, seen.n, rho)
-    return stability.largest_stable_rate(*pair, key, tolerance=TOLERANCE)
+    return stability.largest_stable_rate(*pair, key, tolerance=RATES)
 
 
 def _own(point, seen, top, s2, key):
@@ -83,7 +83,7 @@ def _own(point, seen, top, s2, key):
     mean, growing = maps.step_growth(seen.moment, seen.n, eta, rho, size)
     safe = _safe(seen, top, rho, size, key) if seen.halves else 0.0
     known = _top_of_mean(seen, mean, top, s2, rho, size, key)
-    told = stability.judged(mean, growing, key, eta, TOLERANCE, safe, known)
+    told = stability.judged(mean, growing, key, eta, RATES, safe, known)
     found = {"rate_used": eta} | ({"safe_rate": safe} if seen.halves else {})
     found |= {"mean_rate": told.mean_rate, "excess": told.excess}
     return found | {"stable": {True: 1.0, False: -1.0}.get(told.stable, 0.0)}
@@ -106,8 +106,8 @@ def _top_of_mean(seen, mean, top, s2, rho, size, key):
     if not seen.halves:
         return None
     more = rho * (a**2 + maps.share(seen.n, size) * (s2.largest + s2.residual))
-    at, how = (a + more, top.next + more), {"tolerance": TOLERANCE, "max_products": 100}
-    found = bracketed(mean, key, top.vectors[0], TOLERANCE, *at, **how)
+    at, how = (a + more, top.next + more), {"tolerance": ASKED, "max_products": 100}
+    found = bracketed(mean, key, top.vectors[0], RATES, *at, **how)
     return float(found.values[0])
 
 
