@@ -254,6 +254,13 @@ def test_the_other_eigenvalues_may_tell_that_little_is_above_it():
     assert found.values[0] <= 4 <= found.values[0] + found.residuals[0]
 
 
+def test_a_vector_between_two_that_are_near_each_other_is_no_answer():
+    v = jnp.array([1.0, 1.0, 0.0]) / jnp.sqrt(2.0)
+    op = diagonal(4.0, 3.9, -1.0)
+    found = krylov.bracketed(op, KEY, v, 1e-2, most=9.0, others=3.94, tolerance=1e-6)
+    assert found.values[0] == pytest.approx(4, rel=1e-6)
+
+
 def test_an_eigenvector_that_is_not_the_largest_ones_is_no_answer():
     """Of diag(10, 9, 1), less 5 of the first: what was largest is no more."""
     found = krylov.bracketed(

@@ -119,8 +119,8 @@ def test_stability_is_that_of_the_dense_gauss_newton_matrices(found):
         k = g + rho * g @ g
         rate = of[f"largest_stable_rate_{name}"]
         grown = lambda eta, k=k: top((-2 * eta * k + eta**2 * k @ k).mean(0))
-        assert grown(1.02 * rate) > 1e-5
-        assert grown(0.98 * rate) < 1e-6
+        assert grown(1.001 * rate) > 1e-6  # of few parameters it is exact, to float32
+        assert grown(0.999 * rate) < 1e-6
 
 
 @pytest.mark.parametrize("factor, stable", [(0.99, 1.0), (1.01, 0.0)])
