@@ -66,6 +66,15 @@ def test_a_run_is_told_of_its_verdict_and_bounds_in_sentences():
     assert "momentum 0.9" in aside
 
 
+def test_a_run_is_told_how_far_it_is_from_either_limit():
+    point, found = measured(train_rho=0.0, batch_size=1)
+    grows = 2 * point.learning_rate / found["mean_rate"]
+    limits = f"(stable up to {found['safe_rate']:.3g} at least; the mean grows beyond {grows:.3g})"
+    assert limits in remarks(point, found)[0]
+    faster = remarks(*measured(train_rho=0.0, batch_size=1, learning_rate=1.1 * grows))[0]
+    assert "the mean grows (condition (5) is exceeded by " in faster
+
+
 def test_beyond_half_the_rate_the_bounds_on_s_are_not_held_against_a_run():
     bounds = remarks(*measured(train_rho=0.025))[1]
     assert "not valid for rho >= eta / 2" in bounds

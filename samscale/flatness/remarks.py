@@ -14,15 +14,16 @@ def remarks(point, found) -> list[str]:
     eta, rho = point.learning_rate, point.train_rho
     kind = f"unnormalized SAM, rho = {rho:g}" if rho else "SGD"
     words = WORDS[VERDICTS[found["stable"]]]
-    excess, mean = found["excess"], found["mean_rate"]
-    until = [f"condition (5) by {excess:+.2g}"] if excess else []
+    mean, until = found["mean_rate"], []
+    if found["stable"] < 1:
+        until.append(f"condition (5) is exceeded by {found['excess']:.2g}")
     if found.get("safe_rate", math.inf) < math.inf:
-        until += [f"stable up to {found['safe_rate']:.3g} at least"]
+        until.append(f"stable up to {found['safe_rate']:.3g} at least")
     if mean > 0:
-        until += [f"the mean grows beyond {2 * eta / mean:.3g}"]
+        until.append(f"the mean grows beyond {2 * eta / mean:.3g}")
+    told = f" ({'; '.join(until)})" if until else ""
     lines = [
-        f"At the run's rate {eta:g}, for {kind}, batches of {point.batch_size}: {words} "
-        f"({'; '.join(until)}).",
+        f"At the run's rate {eta:g}, for {kind}, batches of {point.batch_size}: {words}{told}.",
         f"Bounds (6) there, for batches of one: {_held(found, bounds(eta, rho))}.",
     ]
     if rho >= eta / 2:
