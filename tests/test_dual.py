@@ -120,3 +120,17 @@ def test_at_the_safe_rate_nothing_is_searched_for(batch_size, rho):
     share = maps.share(8, batch_size)
     mean = g.mean(0) + rho * (share * (g @ g).mean(0) + (1 - share) * g.mean(0) @ g.mean(0))
     assert found["mean_rate"] == pytest.approx(rate * top(mean), rel=1e-2)
+
+
+def test_the_mean_of_batches_may_be_largest_where_that_of_examples_is_not():
+    """Two weights: one bent by 1 in all ten examples, one by 2.475 in four, by 0.99 on average."""
+    bend = jnp.zeros((10, 2)).at[:, 0].set(1.0).at[:4, 1].set(2.475)
+    scaled = lambda w, batch: jnp.sqrt(batch) * w[None]
+    criterion = lambda z, batch: jnp.square(z).sum(1) / 2
+    losses = lambda w, batch: criterion(scaled(w, batch), batch)
+    point = Point(losses, jnp.ones(2), bend, scaled, criterion, batch_size=2)
+    found = thresholds.linear_stability(point._replace(learning_rate=1e-3, train_rho=10.0), KEY)
+    assert found["a"] == pytest.approx(1.0, rel=1e-6)
+    share = maps.share(10, 2)
+    largest = 0.99 + 10 * (share * 0.4 * 2.475**2 + (1 - share) * 0.99**2)
+    assert found["mean_rate"] == pytest.approx(1e-3 * largest, rel=1e-6)
