@@ -40,9 +40,10 @@ def test_the_short_side_has_the_eigenpairs_of_the_long_one(n, k, batch_size):
     values = np.linalg.eigvalsh(jax.jit(operators.matrix)(op))[::-1]
     rank = min(len(values), len(exact))
     near(values[:rank] / values[0], np.linalg.eigvalsh(exact)[::-1][:rank] / values[0])
-    found = krylov.eigenpairs(op, KEY, tolerance=1e-9)
+    found = krylov.eigenpairs(op, KEY, tolerance=1e-11)
     v = dual.lifted(*at, half, found.vectors[0], batch_size)
-    near(exact @ v / found.values[0], v)
+    # a basis of Lanczos is orthogonal to the root of rounding, and so near are its vectors
+    np.testing.assert_allclose(exact @ v / found.values[0], v, atol=1.5e-8)
 
 
 def test_the_eigenvalues_of_each_example_are_the_dense_ones():

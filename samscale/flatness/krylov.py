@@ -178,5 +178,9 @@ def _restarted(basis: Basis, values, inside) -> Basis:
     """The Ritz vectors ``inside`` (steps, k) as the first rows, and the rest to go on with."""
     rows = _turned(basis.rows, jnp.asarray(inside.T, basis.rows.dtype))
     k = len(values)
-    projected = jnp.zeros_like(basis.projected).at[jnp.arange(k), jnp.arange(k)].set(values)
+    projected = (
+        jnp.zeros_like(basis.projected)
+        .at[jnp.arange(k), jnp.arange(k)]
+        .set(values.astype(basis.rows.dtype))
+    )
     return Basis(rows, projected, basis.left, jnp.array(True), jnp.array(False))
