@@ -33,7 +33,7 @@ def test_condition_five_as_printed_is_the_compact_one(rho):
     )
     op = maps.growth(*maps.map_moments(losses, params, data, rho), eta)
     mine = jax.jit(operators.matrix)(op) + jnp.eye(len(H))
-    np.testing.assert_allclose(mine, printed, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(mine, printed, rtol=1e-9, atol=1e-9)  # rounding
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 12])
@@ -43,9 +43,9 @@ def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_s
     kinds = [
         np.asarray(h)[list(rows)].mean(0) for rows in itertools.combinations(range(12), batch_size)
     ]
-    np.testing.assert_allclose(operators.matrix(mean), np.mean(kinds, 0), rtol=1e-9)
+    np.testing.assert_allclose(operators.matrix(mean), np.mean(kinds, 0), rtol=1e-9)  # rounding
     exact = np.mean([b @ b for b in kinds], 0)
-    np.testing.assert_allclose(operators.matrix(square), exact, rtol=1e-9)
+    np.testing.assert_allclose(operators.matrix(square), exact, rtol=1e-9)  # rounding
 
 
 def test_batches_of_sam_average_over_their_own_maps():
@@ -54,8 +54,8 @@ def test_batches_of_sam_average_over_their_own_maps():
     order = jax.random.permutation(KEY, 12)
     b = h[order].reshape(3, 4, FEATURES, FEATURES).mean(1)
     k = b + 0.3 * b @ b
-    np.testing.assert_allclose(operators.matrix(mean), k.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(operators.matrix(square), (k @ k).mean(0), rtol=1e-9)
+    np.testing.assert_allclose(operators.matrix(mean), k.mean(0), rtol=1e-9)  # rounding
+    np.testing.assert_allclose(operators.matrix(square), (k @ k).mean(0), rtol=1e-9)  # rounding
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -66,10 +66,12 @@ def test_the_growth_is_one_polynomial_of_moments(rho, batch_size):
     mean, growing = maps.step_growth(moment, EXAMPLES, 0.7, rho, batch_size)
     these, square = maps.step_moments(moment, EXAMPLES, rho, batch_size)
     whole = maps.growth(these, square, 0.7)
-    np.testing.assert_allclose(*map(operators.matrix, (growing, whole)), atol=1e-12)
+    np.testing.assert_allclose(*map(operators.matrix, (growing, whole)), atol=1e-12)  # rounding
     every = itertools.combinations(range(EXAMPLES), batch_size)
     b = jnp.stack([h[np.array(rows)].mean(0) for rows in every])
-    np.testing.assert_allclose(operators.matrix(mean), (b + rho * b @ b).mean(0), atol=1e-12)
+    np.testing.assert_allclose(
+        operators.matrix(mean), (b + rho * b @ b).mean(0), atol=1e-12
+    )  # rounding
 
 
 @pytest.mark.parametrize("whole", [(), (0.5,), (0, 2.0), (0, 0, -1), (0.1, 0.2, 0.3, 0.4, -0.5)])
@@ -112,4 +114,4 @@ def test_a_batch_that_is_not_full_is_left_out():
     at = curved.outputs, curved.criterion, params
     whole, cut = data, jax.tree.map(lambda a: a[:20], data)
     ops = [output_space.batch_moments(*at, d, (0, 1, 0.3), 10) for d in (whole, cut)]
-    np.testing.assert_allclose(*map(operators.matrix, ops), rtol=1e-12)
+    np.testing.assert_allclose(*map(operators.matrix, ops), rtol=1e-12)  # rounding

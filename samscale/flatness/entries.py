@@ -33,7 +33,7 @@ def exactly(op) -> Probed:
 def eigenvalues(pairs, *names, asked=ASKED):
     """With residuals: some eigenvalue of the operator is as near as that."""
     found = {}
-    asked = np.resize(asked, len(names))
+    asked = np.broadcast_to(asked, len(names))
     for name, value, error, most in zip(names, pairs.values, pairs.residuals, asked, strict=True):
         found |= {name: float(value), f"{name}_residual": float(error)}
         if not pairs.converged and error > most * abs(value):

@@ -69,6 +69,8 @@ def eigenpairs(
         raise ValueError(f"which={which!r}: must be one of {sorted(ENDS)}")
     if not 1 <= k <= op.size:
         raise ValueError(f"k={k}: must be between 1 and {op.size}, the parameters")
+    if np.shape(tolerance) not in ((), (k,)):
+        raise ValueError(f"tolerance={tolerance}: must be one number, or {k}, one of each")
     steps = min(op.size, max(max_basis, 2 * k + 8))
     basis, filled, products = _drawn(op, key, steps), 0, 0
     while True:
@@ -81,7 +83,7 @@ def eigenpairs(
         order = order[:k]
         rounding = np.finfo(np.dtype(op.dtype)).eps * np.abs(values).max(initial=0)
         residuals, least = np.maximum(residuals, rounding), max(floor, 100 * rounding)
-        asked = np.resize(tolerance, k)[: len(order)] * np.abs(values[order])
+        asked = np.broadcast_to(tolerance, k)[: len(order)] * np.abs(values[order])
         good = residuals[order] <= np.maximum(asked, least)
         converged = filled == op.size or (len(order) == k and bool(good.all()))
         if converged or (products + k >= max_products and len(order) == k):

@@ -25,9 +25,8 @@ def sharpness(point: Point, key) -> dict[str, float]:
     first, second, h = *jax.random.split(key), point.hessian()
     at, rho, together = (point.losses, point.params, point.data), point.rho, point.together()
     how = {"mask": point.mask, "batch_size": together}
-    steepest = ends(h, first, asked=1e-2, most=20)[0].vectors[
-        0
-    ]  # as good where SAM's direction is none
+    bent, _ = ends(h, first, asked=1e-2, most=20)
+    steepest = bent.vectors[0]  # as good where SAM's direction is none
     found = {
         "sam_gap": ball.sam_gap(*at, rho, **how).rise,
         "worst_case": ball.worst_case(*at, first, rho, steps=4, toward=steepest, **how).rise,
