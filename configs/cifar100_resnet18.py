@@ -1,4 +1,4 @@
-"""CIFAR-100 / ResNet-18: not in the paper; its CIFAR-10 hyperparameters.
+"""CIFAR-100, ResNet-18; not in the paper. Its CIFAR-10 hyperparameters.
 
 python main.py --workdir=runs --config=configs/cifar100_resnet18.py --config.rho=0.1
 """

@@ -1,4 +1,4 @@
-"""CIFAR-10 / ResNet-18: the paper's table 2. For a GPU: hours an epoch on two cores at 64 filters.
+"""CIFAR-10, ResNet-18: the paper's table 2. For a GPU: hours an epoch on two cores at 64 filters.
 
     python main.py --workdir=runs --config=configs/cifar10_resnet18.py \
         --config.num_filters=128 --config.rho=0.2

@@ -1,4 +1,4 @@
-"""Fashion-MNIST / MLP: not in the paper; its MNIST hyperparameters, 30 epochs. docs/results.md.
+"""Fashion-MNIST, MLP; not in the paper. Its MNIST hyperparameters, 30 epochs: docs/results.md.
 
 python main.py --workdir=runs --config=configs/fashion_mnist_mlp.py --config.optimizer=sgd
 """

@@ -1,4 +1,4 @@
-"""Fashion-MNIST / ResNet-18: not in the paper; its CIFAR-10 hyperparameters, fewer epochs.
+"""Fashion-MNIST, ResNet-18; not in the paper. Its CIFAR-10 hyperparameters, fewer epochs.
 
     python main.py --workdir=runs --config=configs/fashion_mnist_resnet18.py --config.num_filters=4
 

@@ -1,4 +1,4 @@
-"""ImageNet / ResNet-50: the paper's table 2. Its data pipeline is not part of this version yet.
+"""ImageNet, ResNet-50: the paper's table 2. Its data pipeline is not part of this version yet.
 
     python main.py --workdir=runs --config=configs/imagenet_resnet50.py --config.num_filters=80
 

@@ -1,4 +1,4 @@
-"""MNIST / MLP: the paper's table 2. See docs/results.md for what it gives and how long it takes.
+"""MNIST, MLP: the paper's table 2. See docs/results.md for what it gives and how long it takes.
 
     python main.py --workdir=runs --config=configs/mnist_mlp.py \
         --config.num_neurons='(1200, 400)' --config.rho=0.1

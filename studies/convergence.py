@@ -1,4 +1,4 @@
-r"""Does a wider factorisation $W_2 W_1$ of a 10 x 6 matrix converge faster with SAM? (figure 6c)
+r"""Do wider factorisations converge faster with SAM? $W_2 W_1$ of a 10 x 6 matrix (figure 6c).
 
 samscale study studies/convergence.py --workdir=runs
 

@@ -1,4 +1,4 @@
-"""Does the training loss on MNIST fall faster with SAM where the MLP is wider? (figure 6c)
+"""Do wider MLPs converge faster with SAM? The training loss on MNIST (figure 6c).
 
 samscale study studies/convergence_width.py --workdir=runs
 

@@ -1,4 +1,4 @@
-"""Wrong labels (figure 5a, there on CIFAR-10): is SAM's gain there, and is it SAM's merit?
+"""Wrong labels (figure 5a, there on CIFAR-10). Is SAM's gain there, and is it SAM's merit?
 
 samscale study studies/fashion_mnist_label_noise.py --workdir=runs --epochs=10
 

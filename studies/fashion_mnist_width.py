@@ -1,4 +1,4 @@
-"""The MNIST study on harder images of the same shape; not in the paper.
+"""The MNIST study on Fashion-MNIST; not in the paper.
 
 samscale study studies/fashion_mnist_width.py --workdir=runs --epochs=10
 """

@@ -1,4 +1,4 @@
-"""Deeper instead of wider (figure 17): one, two, three hidden layers of 1,000 neurons.
+"""Deeper instead of wider (figure 17). One, two, three hidden layers of 1,000 neurons.
 
 samscale study studies/mnist_depth.py --workdir=runs --epochs=10
 """

@@ -1,4 +1,4 @@
-"""Wider and sparser at one number of parameters (figures 13-15): is it width, or parameters?
+"""Width, or number of parameters? Wider and sparser at one number of them (figures 13-15).
 
 samscale study studies/mnist_sparsity.py --workdir=runs --epochs=10
 

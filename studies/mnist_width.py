@@ -1,4 +1,4 @@
-"""The paper's MNIST curve (figure 1): does SAM gain more where the MLP is wider?
+"""The paper's MNIST curve (figure 1). Does SAM gain more where the MLP is wider?
 
 samscale study studies/mnist_width.py --workdir=runs --epochs=10
 

@@ -1,4 +1,4 @@
-"""Teacher and student (figure 1): a network of m neurons learns one of 200 from noisy outputs.
+"""Teacher and student (figure 1). A network of m neurons learns one of 200 from noisy outputs.
 
 samscale study studies/synthetic_width.py --workdir=runs --executor=processes
 

@@ -1,4 +1,4 @@
-"""What do SGD and SAM make of twelve points, as a ReLU network on a line gets wider?
+"""What do SGD and SAM make of twelve points on a line? A ReLU network of growing width.
 
 samscale study studies/toy_regression.py --workdir=runs
 

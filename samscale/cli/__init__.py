@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from samscale import __version__
+from samscale.cli import shipped
 from samscale.cli.flatness import flatness
 from samscale.cli.landscape import landscape
 from samscale.cli.studies import figure, report, results, status, study
@@ -31,7 +32,11 @@ def doctor(argv) -> int:
 
 COMMANDS = {
     command.__name__: command
-    for command in (train, study, status, results, report, figure, flatness, landscape, doctor)
+    for command in (
+        *(train, study, status, results, report, figure, flatness, landscape),
+        *(shipped.configs, shipped.studies, shipped.new),
+        doctor,
+    )
 }
 
 

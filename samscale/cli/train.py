@@ -3,13 +3,13 @@
 import ast
 import dataclasses
 import importlib.util
-import pathlib
 import re
 import textwrap
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from samscale import shipped
 from samscale.cli.words import check_workdir, fail, guarded, piped, stoppable
 from samscale.config import Config, from_mapping, unknown_knob
 from samscale.laws import KINDS
@@ -77,9 +77,7 @@ def load_config(path: str) -> Config:
 
 def call(file: str, field: str, function: str, *arguments):
     """What a function of a user's file returns; ``ValueError`` says what is wrong with either."""
-    if not pathlib.Path(file).is_file():
-        raise ValueError(f"{field}={file!r}: no such file")
-    spec = importlib.util.spec_from_file_location(f"_{field}_file", file)
+    spec = importlib.util.spec_from_file_location(f"_{field}_file", shipped.find(field, file))
     if spec is None or spec.loader is None:
         raise ValueError(f"{field}={file!r}: must be a Python file, named *.py")
     module = importlib.util.module_from_spec(spec)
