@@ -14,8 +14,8 @@ FOLDERS = {"config": "configs", "study": "studies"}  # field of the command line
 def folder(field: str) -> pathlib.Path:
     """Where the files of ``field`` ("config" or "study") lie."""
     package = pathlib.Path(__file__).parent
-    inside = package / FOLDERS[field]
-    return inside if inside.is_dir() else package.parent / FOLDERS[field]
+    checkout = (package.parent / "pyproject.toml").is_file()
+    return (package.parent if checkout else package) / FOLDERS[field]
 
 
 def names(field: str) -> dict[str, str]:

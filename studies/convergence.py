@@ -17,7 +17,7 @@ from samscale.config import Config
 from samscale.study import Study, convergence, methods, nuisance, published, repeated, scientific
 
 BASE = Config(
-    task="studies.convergence:get_task",
+    task="samscale.studies.convergence:get_task",
     num_neurons=(10,),
     batch_size=8,
     num_epochs=100,
@@ -78,5 +78,5 @@ def get_study():
         maximize=False,
         value="train_loss",  # the mean over the last epoch's steps; the radius: on validation_loss
         paper=PAPER,
-        pictures=("samscale.study.convergence:falling", "studies.convergence:kept"),
+        pictures=("samscale.study.convergence:falling", "samscale.studies.convergence:kept"),
     )

@@ -65,7 +65,7 @@ def get_task(config):
 
 
 BASE = Config(
-    task="studies.toy_regression:get_task",
+    task="samscale.studies.toy_regression:get_task",
     num_epochs=200,
     batch_size=6,
     momentum=0.0,
@@ -88,7 +88,7 @@ def get_study():
         metric="bend",
         maximize=False,
         select="validation_loss",
-        pictures=("studies.toy_regression:solutions", "studies.toy_regression:ways"),
+        pictures=("samscale.studies.toy_regression:solutions", "samscale.studies.toy_regression:ways"),
     )
 
 

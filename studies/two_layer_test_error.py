@@ -18,7 +18,7 @@ from samscale.config import Config
 from samscale.study import Study, methods, nuisance, published, repeated, scientific
 
 BASE = Config(
-    task="studies.two_layer_test_error:get_task",
+    task="samscale.studies.two_layer_test_error:get_task",
     num_neurons=(1_000,),
     batch_size=50,
     num_epochs=800,

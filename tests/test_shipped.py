@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from samscale import cli, shipped
+from samscale import cli, named, shipped
 from samscale.cli.studies import load_study
 
 FILES = [(field, file) for field in shipped.FOLDERS for file in shipped.names(field)]
@@ -62,3 +62,12 @@ def test_new_files_run_as_they_are_and_replace_none(tmp_path, monkeypatch, capsy
     assert cli.main(["samscale", "new", "config", "mine.txt"]) == 2
     assert cli.main(["samscale", "new", "config", "nowhere/mine.py"]) == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_tasks_and_pictures_of_shipped_studies_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in shipped.names("study"):
+        study = load_study(name)
+        for text in filter(None, (study.base.task, *study.pictures)):
+            assert text.startswith("samscale.")
+            assert callable(named.function(text, text))
