@@ -88,7 +88,10 @@ def get_study():
         metric="bend",
         maximize=False,
         select="validation_loss",
-        pictures=("samscale.studies.toy_regression:solutions", "samscale.studies.toy_regression:ways"),
+        pictures=(
+            "samscale.studies.toy_regression:solutions",
+            "samscale.studies.toy_regression:ways",
+        ),
     )
 
 
