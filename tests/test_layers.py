@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path("samscale")
 LAYERS = [
-    {"laws", "errors", "keys", "named"},
+    {"laws", "errors", "keys", "named", "labels"},
     {"knobs"},
     {"config"},
     {"data", "losses", "models", "sharpness", "pruning", "optimizers"},
