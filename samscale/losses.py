@@ -1,6 +1,9 @@
 r"""What a network's outputs are held against: sums and a count, never a mean.
 
 Padding, masked examples and missing labels then cannot bias anything that is averaged later.
+Shapes must fit one another; nothing is broadcast but a weight an example over what the example
+holds. A label that is no class, or no share from 0 to 1, is never trained on as another one: where
+its value is known (outside ``jit``) it raises ``ValueError``, and else the loss is NaN.
 """
 
 import functools
@@ -9,7 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from samscale import labels
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,45 +25,57 @@ def means(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cross_entropy(outputs, y, weight, smoothing=0.0):
-    r"""Softmax cross entropy in nats. ``outputs``: (n, classes), ``y``: (n,) classes.
+    r"""Softmax cross entropy in nats, summed over labels.
 
-    ``smoothing``: the share $\alpha$ of a label that is spread over all classes, its own too:
-    $(1 - \alpha)\, CE(y) + \alpha\, \overline{CE}$ (Szegedy et al., 2016).
+    ``outputs``: (n, ..., classes) real numbers. ``y``: (n, ...) classes, whole numbers from 0 to
+    classes - 1, as (n,) of examples or (n, tokens). ``weight``: (n,), of examples, or shaped as
+    ``y``, of labels. Counts labels. ``smoothing``: the share $\alpha$ of a label that is spread
+    over all classes, its own too: $(1 - \alpha)\, CE(y) + \alpha\, \overline{CE}$ (Szegedy et al.,
+    2016). Raises ``ValueError`` for other shapes, and labels that are no classes.
     """
+    outputs, weight, y, legal = labels.classes("cross_entropy", outputs, y, weight)
     outputs = _valid(outputs, weight)
     loss = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(outputs).mean(-1)
+    loss = jnp.where(legal, loss, jnp.nan)
     return _sums(weight, loss=loss, accuracy=outputs.argmax(-1) == y)
 
 
 def squared(outputs, y, weight):
     r"""$\|f(x) - y\|^2$, without the half; summed over outputs, missing (NaN) targets left out.
 
-    ``y``: (n,) classes, taken as one-hot vectors, or real targets shaped as ``outputs``.
+    ``y``: real targets shaped as ``outputs`` (n, ...), but for an axis of length 1 at the end that
+    either may lack, with ``weight`` (n,); counts examples. Or classes, as ``cross_entropy`` takes
+    them, for one-hot targets; counts labels. Raises ``ValueError`` for other shapes, and labels
+    that are no classes.
     """
-    outputs = _valid(outputs, weight)
-    classes = jnp.issubdtype(y.dtype, jnp.integer)
-    target = jax.nn.one_hot(y, outputs.shape[-1], dtype=outputs.dtype) if classes else y
-    present = ~jnp.isnan(target)
-    residual = jnp.where(present, outputs - jnp.where(present, target, 0), 0)
-    loss = (residual**2).reshape(len(y), -1).sum(-1)
-    accuracy = {"accuracy": outputs.argmax(-1) == y} if classes else {}
-    counted = weight * present.reshape(len(y), -1).any(-1)
-    return _sums(counted, loss=loss, **accuracy)
+    if labels.are_classes(y):
+        outputs, weight, y, legal = labels.classes("squared", outputs, y, weight)
+        outputs = _valid(outputs, weight)
+        loss = ((outputs - jax.nn.one_hot(y, outputs.shape[-1], dtype=outputs.dtype)) ** 2).sum(-1)
+        loss = jnp.where(legal, loss, jnp.nan)
+        return _sums(weight, loss=loss, accuracy=outputs.argmax(-1) == y)
+    outputs, weight, y = labels.targets("squared", outputs, y, weight)
+    loss, present = _residuals(_valid(outputs, weight), y)
+    return _sums(jnp.where(present.reshape(len(y), -1).any(-1), weight, 0), loss=loss)
 
 
 def binary_cross_entropy(outputs, y, weight):
-    """Several yes/no labels an example: (n, labels), NaN where missing. Counts labels, not rows."""
-    if y.shape != outputs.shape:
-        raise ValueError(
-            f"loss='binary_cross_entropy': labels must be shaped {outputs.shape}, not {y.shape}"
-        )
+    """Several yes/no labels an example, NaN where missing. Counts labels, not rows.
+
+    ``outputs``: (n, ...) log odds. ``y``: of the same shape (but for an axis of length 1 at the end
+    that either may lack), from 0 to 1. ``weight``: (n,). Raises ``ValueError`` for other shapes,
+    and labels outside of 0 to 1.
+    """
+    outputs, weight, y, legal = labels.shares("binary_cross_entropy", outputs, y, weight)
     outputs = _valid(outputs, weight)
     present = ~jnp.isnan(y)
     loss = optax.sigmoid_binary_cross_entropy(outputs, jnp.where(present, y, 0))
+    loss = jnp.where(legal, loss, jnp.nan)
     correct = (outputs > 0) == (y > 0.5)
-    return _sums(weight[:, None] * present, loss=loss, accuracy=correct)
+    counted = jnp.where(present, labels.spread(weight, present), 0)
+    return _sums(counted, loss=loss, accuracy=correct)
 
 
 LOSSES = {
@@ -69,12 +87,19 @@ LOSSES = {
 
 def _valid(outputs, weight):
     """Zero where a row does not count: NaN there would reach the gradient through the product."""
-    return jnp.where(weight.reshape(-1, *(1,) * (outputs.ndim - 1)) > 0, outputs, 0)
+    return jnp.where(labels.spread(weight, outputs) > 0, outputs, jnp.zeros_like(outputs))
+
+
+def _residuals(outputs, y):
+    """The squares, summed over all axes of an example, and which of its targets there are."""
+    present = ~jnp.isnan(y)
+    residual = jnp.where(present, outputs - jnp.where(present, y, 0), 0)
+    return (residual**2).reshape(len(y), -1).sum(-1), present
 
 
 def _sums(weight, **values):
     # where, not a product: a padded row may hold anything, infinity too
-    total = lambda v: jnp.where(weight > 0, weight * v, 0).sum()
+    total = lambda v: jnp.where(weight > 0, weight * v.astype(weight.dtype), 0).sum()
     return {**{name: total(v) for name, v in values.items()}, "count": weight.sum()}
 
 
@@ -88,22 +113,35 @@ def criterion(name: str, smoothing: float = 0.0):
 def exact_cross_entropy(outputs, batch, smoothing=0.0):
     r"""Cross entropy of each example (n,) in nats, as $\log(1 + \sum_{j \ne y} e^{z_j - z_y})$.
 
-    The same function as in ``cross_entropy``, without its cancellation: derivatives stay right to
-    rounding however small the loss, as curvature near interpolation needs.
+    ``outputs``: (n, classes), ``batch["y"]``: (n,), as for ``cross_entropy``. The same function,
+    without its cancellation: derivatives stay right to rounding however small the loss, as
+    curvature near interpolation needs. Raises ``ValueError`` as ``cross_entropy`` does.
     """
-    y = batch["y"][:, None]
+    outputs, y, legal = _labelled("exact_cross_entropy", outputs, batch)
+    if outputs.ndim != 2:
+        raise ValueError(f"exact_cross_entropy: outputs must be (n, classes), not {outputs.shape}")
+    y = y[:, None]
     own = jnp.take_along_axis(outputs, y, axis=-1)
     other = jnp.arange(outputs.shape[-1])[None] != y
     away = jnp.where(other, outputs - own, -jnp.inf)
     loss = jax.nn.softplus(jax.nn.logsumexp(away, axis=-1))
-    return loss + smoothing * (own[:, 0] - outputs.mean(-1)) if smoothing else loss
+    loss = loss + smoothing * (own[:, 0] - outputs.mean(-1)) if smoothing else loss
+    return jnp.where(legal, loss, jnp.nan)
 
 
 def squared_errors(outputs, batch):
     """``squared`` of each example (n,)."""
     y = batch["y"]
-    if jnp.issubdtype(y.dtype, jnp.integer):
+    if labels.are_classes(y):
+        outputs, y, legal = _labelled("squared_errors", outputs, batch)
         y = jax.nn.one_hot(y, outputs.shape[-1], dtype=outputs.dtype)
-    present = ~jnp.isnan(y)
-    residual = jnp.where(present, outputs - jnp.where(present, y, 0), 0)
-    return (residual**2).reshape(len(y), -1).sum(-1)
+        return jnp.where(legal.reshape(len(y), -1).all(-1), _residuals(outputs, y)[0], jnp.nan)
+    outputs, _, y = labels.targets("squared_errors", outputs, y, np.ones(len(y), np.float32))
+    return _residuals(outputs, y)[0]
+
+
+def _labelled(loss, outputs, batch):
+    """Outputs, classes, and whether they are any, of a batch with or without weights."""
+    weight = batch.get("weight", np.ones(len(batch["y"]), np.float32))
+    outputs, _, y, legal = labels.classes(loss, outputs, batch["y"], weight)
+    return outputs, y, legal

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from samscale import data, losses, models, named
+from samscale import data, labels, losses, models, named
 from samscale.config import Config, choose
+from samscale.data import arrays
 from samscale.data.augment import AUGMENTATIONS
 from samscale.losses import LOSSES, binary_cross_entropy, cross_entropy, means, squared
 
@@ -118,7 +119,7 @@ def build(config: Config) -> Task:
         dropout=config.dropout,
     )
     example = {"x": d.train["x"][:1]}
-    return Task(
+    task = Task(
         d.train,
         d.validation,
         d.test,
@@ -130,6 +131,12 @@ def build(config: Config) -> Task:
         criterion=losses.criterion(config.loss, config.label_smoothing),
         activations=watcher(model, d.normalize),
     )
+    if classes:
+        try:
+            _check_labels(task, "y", d.num_outputs)
+        except ValueError as error:
+            raise ValueError(f"dataset={config.dataset!r}: {error}") from error
+    return task
 
 
 def _check_fit(config: Config, images: bool, classes: bool):
@@ -156,37 +163,66 @@ def _of_the_user(config: Config) -> Task:
         raise ValueError(f"task={config.task!r}: {type(error).__name__}: {words}") from error
     if not isinstance(task, Task):
         raise ValueError(f"{law}, not {type(task).__name__}")
-    for name in ("train", "validation", "test"):
-        lengths = {key: len(array) for key, array in getattr(task, name).items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(
-                f"task={config.task!r}: the arrays of {name} must have one length, not {lengths}"
-            )
-    _check_functions(task, config)
+    try:
+        task = task._replace(
+            **arrays.checked({name: getattr(task, name) for name in arrays.SPLITS})
+        )
+        _check_functions(task)
+    except ValueError as error:
+        raise ValueError(f"task={config.task!r}: {error}") from error
     return task
 
 
-def _check_functions(task: Task, config: Config):
-    """Traces a user's functions once, so that what they lack is said before anything is written."""
-    examples = {name: array[:1] for name, array in task.train.items()}
-
-    def evaluated(key):
-        params, stats = task.init(key)
-        return task.loss(params, stats, examples, key, False)[0]
-
-    try:
-        sums = dict(jax.eval_shape(evaluated, jax.random.key(0)))
-    except Exception as error:
-        words = " ".join(str(error).split())
-        raise ValueError(
-            f"task={config.task!r}: init and loss of one example: {type(error).__name__}: {words}"
-        ) from error
+def _check_functions(task: Task):
+    """Traces a user's functions, so that what they lack is said before anything is written."""
+    sums, given = _traced(task, "train")
     needed = ("loss", "count", task.monitor)  # the last is how a run's result is called
     if not {*needed} <= {*sums}:
         raise ValueError(
-            f"task={config.task!r}: loss must return sums named {', '.join(map(repr, needed))} "
-            f"(the last is its monitor), not {', '.join(map(repr, sorted(sums)))}"
+            f"loss must return sums named {', '.join(map(repr, needed))} (the last is its "
+            f"monitor), not {', '.join(map(repr, sorted(sums)))}"
         )
+    for split in ("validation", "test"):
+        if {*getattr(task, split)} != {*task.train}:
+            _traced(task, split)
+    for name, classes in given:
+        _check_labels(task, name, classes)
+
+
+def _traced(task: Task, split: str):
+    """The sums of one example of a split, and ``(name, classes)`` of every array of it that one of
+    ``losses`` is given as labels."""
+    example = {name: array[:1] for name, array in getattr(task, split).items()}
+    names = []
+
+    def evaluated(key, batch):
+        params, stats = task.init(key)
+        sums, _ = task.loss(params, stats, batch, key, False)
+        names.extend(next((n for n, a in batch.items() if a is y), None) for y, _ in seen)
+        return sums
+
+    try:
+        with labels.watched() as seen:
+            sums = dict(jax.eval_shape(evaluated, jax.random.key(0), example))
+    except Exception as error:
+        what = "one example" if split == "train" else f"one example of {split}"
+        words = " ".join(str(error).split())
+        raise ValueError(f"init and loss of {what}: {type(error).__name__}: {words}") from error
+    return sums, [(n, found[1]) for n, found in zip(names, seen, strict=True) if n is not None]
+
+
+def _check_labels(task: Task, name: str, classes: int | None):
+    """Raises ``ValueError``, naming split and row, for a label that counts and is none."""
+    for split in arrays.SPLITS:
+        examples = getattr(task, split)
+        y = np.asarray(examples.get(name, ()))
+        weight = labels.spread(np.asarray(examples.get("weight", np.ones(len(y)))), y)
+        wrong = np.argwhere(labels.illegal(y, classes) & (weight > 0))
+        if len(wrong):
+            raise ValueError(
+                f"{split}[{name!r}]: labels must be {labels.law(classes)}, and that of example "
+                f"{wrong[0][0]} is {y[tuple(wrong[0])]}"
+            )
 
 
 class _Unswept:

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path("samscale")
 LAYERS = [
-    {"laws", "errors", "keys", "named", "shipped"},
+    {"laws", "errors", "keys", "named", "labels", "shipped"},
     {"knobs"},
     {"config"},
     {"data", "losses", "models", "sharpness", "pruning", "optimizers"},

@@ -2,14 +2,8 @@
 
 from samscale.sharpness import averages, combine, masks, perturbations, presets, trees
 from samscale.sharpness.bayesian import scale_by_bsam
-from samscale.sharpness.core import (
-    Gradient,
-    Info,
-    State,
-    at_perturbed,
-    plain,
-    sharpness_aware,
-)
+from samscale.sharpness.core import at_perturbed, sharpness_aware
+from samscale.sharpness.gradient import Gradient, Info, State, plain
 from samscale.sharpness.groups import accumulated, grouped
 from samscale.sharpness.optimizer import add_sharpness, as_optax
 from samscale.sharpness.presets import (

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from samscale.sharpness import trees
+from samscale.sharpness.checks import check
+from samscale.sharpness.promotion import standard
 
 
 class Mean(NamedTuple):
@@ -22,16 +24,14 @@ def drop_mean(sigma=1.0, decay=0.9) -> optax.GradientTransformation:
     In the first step nothing is taken away, and m = g after it. Raises ``ValueError`` for a decay
     of less than 0, or 1 and more.
     """
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay={decay}: must be at least 0 and less than 1")
+    check("decay", decay, below=1)
     return _running_mean(decay, lambda g, before, after: trees.add(g, before, -sigma))
 
 
 def smooth(theta=0.9) -> optax.GradientTransformation:
     r"""$d \leftarrow (1 - \theta) d + \theta g$; d = g in the first step. Raises ``ValueError`` for
     a theta of 0 and less, or beyond 1."""
-    if not 0 < theta <= 1:
-        raise ValueError(f"theta={theta}: must be greater than 0 and at most 1")
+    check("theta", theta, above=0, most=1)
     return _running_mean(1 - theta, lambda g, before, after: after)
 
 
@@ -39,6 +39,7 @@ def _running_mean(decay, use):
     def init(params):
         return Mean(jnp.ones((), jnp.int32), trees.zeros(params))
 
+    @standard
     def update(g, state, params=None):
         del params
         blend = lambda m, x: jnp.where(

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import devices, trees
+from samscale.sharpness import devices, inputs, trees
 from samscale.sharpness.checks import check
-from samscale.sharpness.core import Gradient, Info, State, key_of
 from samscale.sharpness.draws import drawn
+from samscale.sharpness.gradient import Gradient, Info, State, checked, key_of
 from samscale.sharpness.perturbations import radius
+from samscale.sharpness.promotion import standard
 
 
 def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> Gradient:
@@ -27,6 +28,7 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> G
     """
     check("num_examples", num_examples, least=1)
     varying, mean = devices.over(axis_name)
+    value_and_grad_fn = inputs.gradient_of(value_and_grad_fn)
 
     def init(params):
         del params
@@ -34,7 +36,7 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> G
 
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
         del known  # at w, where this looks nowhere
-        params = varying(params)
+        params = varying(inputs.real_parameters(params, "bsam"))
         s = optax.tree.get(opt_state, "precision")
         if s is None:
             raise ValueError("opt_state: must be that of an optimizer with scale_by_bsam")
@@ -49,7 +51,7 @@ def bsam(value_and_grad_fn, rho=0.01, *, num_examples, key, axis_name=None) -> G
         info = Info(perturbed_out, g, e, {"magnitude": jax.tree.map(jnp.abs, g)}, jnp.array(False))
         return (out, grads), state._replace(count=state.count + 1), info
 
-    return Gradient(init, value_and_grad)
+    return checked(init, value_and_grad)
 
 
 class BSAMState(NamedTuple):
@@ -69,11 +71,17 @@ def scale_by_bsam(beta1=0.9, beta2=0.999, gamma=0.1, delta=0.0, initial_precisio
         full = jax.tree.map(lambda w: jnp.full_like(w, initial_precision), params)
         return BSAMState(trees.zeros(params), full)
 
+    @standard
     def update(updates, state, params=None, *, magnitude, **extra):
         del params, extra
         m = trees.add(trees.scale(beta1, state.momentum), updates, 1 - beta1)
-        direction = jax.tree.map(lambda m, s: m / s, m, state.precision)
-        grow = lambda s, g: beta2 * s + (1 - beta2) * (jnp.sqrt(s) * g + gamma + delta)
+        divided = lambda u, m, s: (m / s).astype(u.dtype)
+        direction = jax.tree.map(divided, updates, m, state.precision)
+
+        def grow(s, g):
+            grown = beta2 * s + (1 - beta2) * (jnp.sqrt(s) * g + gamma + delta)
+            return grown.astype(s.dtype)
+
         precision = jax.tree.map(grow, state.precision, magnitude)
         return direction, BSAMState(m, precision)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from samscale.sharpness import trees
+from samscale.sharpness.checks import check
 
 
 def gsam(alpha):
@@ -23,8 +24,7 @@ def wsam(gamma):
 
 def sharpness(gamma):
     r"""$\frac{\gamma}{1 - \gamma} (g_s - g)$: the second term of ``wsam`` alone."""
-    if not 0 <= gamma < 1:
-        raise ValueError(f"gamma={gamma}: must be at least 0 and less than 1")
+    check("gamma", gamma, below=1)
     factor = gamma / (1 - gamma)
     return lambda g, gs: trees.scale(factor, trees.add(gs, g, -1.0))
 
@@ -43,7 +43,7 @@ def looksam(alpha):
 
     def remember(g, gs):
         v = trees.add(gs, g, -trees.along(gs, g))
-        rounding = 8 * max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(g))
+        rounding = 8 * max((float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(g)), default=0)
         length = trees.norm(v)
         certain = length > rounding * trees.norm(gs)
         return trees.scale(jnp.where(certain, trees.ratio(1.0, length), 0.0), v)

@@ -5,70 +5,17 @@ Conventions, the same for every method (papers and code bases differ here):
 - what is reported (loss, metrics, batch statistics) belongs to the *clean* pass, at $w$;
 - both passes see the same arguments: the same batch and the same dropout key;
 - one norm over all leaves of one run, computed in at least float32;
+- what is returned has the dtypes of the gradient, what is carried those of the parameters;
 - a zero gradient gives a zero ascent, while NaN and infinity pass through, and are not remembered;
 - weight decay is the optimizer's business and never bends the ascent.
 """
-
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import devices, trees
-
-Params = Any
-
-
-class State(NamedTuple):
-    """What a gradient carries from step to step."""
-
-    count: jax.Array  # () int32, steps behind us
-    perturbation: Any
-    memo: Any  # what a full step left for the cheap ones after it
-
-
-class Info(NamedTuple):
-    """What a step reports but does not carry over. Under ``jit``, what goes unused is free."""
-
-    out: Any  # of the perturbed pass
-    clean_grads: Params  # at w
-    ascent: Params  # e, the displacement of the second pass
-    extra: Any  # dict: what the optimizer of a method asks for, as extra arguments of its update
-    compared: Any = False  # () bool, whether ``out`` of w and that of w + e saw the same examples
-
-
-class Gradient(NamedTuple):
-    """A pair of pure functions.
-
-    ``init(params) -> state``
-    ``value_and_grad(params, state, *args, known=None, opt_state=None, group=0)
-    -> ((out, grads), state, info)``
-
-    ``known``: ``(out, grads)`` at ``params``, where the caller has them already. ``opt_state``: of
-    the optimizer that will take the gradient, for methods that look into it. ``group``: which part
-    of the batch this is, for methods that draw random numbers.
-    """
-
-    init: Callable
-    value_and_grad: Callable
-
-
-def plain(value_and_grad_fn) -> Gradient:
-    r"""$\nabla L(w)$: one gradient evaluation, no ascent."""
-
-    def init(params):
-        del params
-        return State(jnp.zeros((), jnp.int32), optax.EmptyState(), None)
-
-    def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
-        del opt_state, group
-        out, grads = known or value_and_grad_fn(params, *args)
-        state = state._replace(count=state.count + 1)
-        return (out, grads), state, Info(out, grads, trees.zeros(params), {}, jnp.array(True))
-
-    return Gradient(init, value_and_grad)
+from samscale.sharpness import devices, inputs, trees
+from samscale.sharpness.gradient import Gradient, Info, State, checked, key_of
 
 
 def at_perturbed(clean_grads, perturbed_grads):
@@ -124,18 +71,18 @@ def sharpness_aware(
         that of the whole batch, or, ``per_device``, of each device's part: m-SAM.
 
     Costs ``steps + 1`` gradient evaluations where nothing above says otherwise, and one copy of the
-    parameters. Raises ``ValueError`` where the choices do not fit each other.
+    parameters. Raises ``ValueError`` where the choices do not fit each other, and, in a step, for
+    an ascent of other shapes than the parameters.
     """
     if per_device and axis_name is None:
         raise ValueError("per_device=True: needs an axis_name")
-    for name, value in {"steps": steps, "every": every}.items():
-        if not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name}={value}: must be a whole number of at least 1")
+    steps, every = inputs.whole("steps", steps), inputs.whole("every", every)
     if not hasattr(perturbation, "update"):
         raise ValueError(f"perturbation={perturbation!r}: must be an optax transformation")
     if not needs_gradient and (every > 1 or through):
         raise ValueError("needs_gradient=False: every must be 1 and through False")
     perturbation = optax.with_extra_args_support(perturbation)
+    value_and_grad_fn = inputs.gradient_of(value_and_grad_fn)
     comparable = needs_gradient and not ascent_args and not descent_args
     ascent_args = ascent_args or (lambda args: args)
     descent_args = descent_args or (lambda args, *found: args)
@@ -169,10 +116,13 @@ def sharpness_aware(
             out, clean = first(params) if needs_gradient else (None, trees.zeros(params))
             grads, ascent, inner = clean, None, None
             for i in range(steps):
-                up = jax.tree.map(_uphill, grads)
+                up = uphill(grads, params)
                 # of the weights as given: an ascent that is the same on all devices says so
                 at = params if through else given
                 e, advanced = perturbation.update(up, state.perturbation, at, **context)
+                inputs.same_shapes("perturbation: its result", e, params)
+                e = inputs.in_dtypes_of(up, e)
+                advanced = inputs.in_dtypes_of(state.perturbation, advanced)
                 ascent, inner = (e, advanced) if i == 0 else (trees.add(ascent, e), inner)
                 if project is not None:
                     ascent = project(ascent, at, state.count)
@@ -188,10 +138,14 @@ def sharpness_aware(
                 above, found = climb(params)
             out, clean, ascent, inner = found
             perturbed_out, grads = value_and_grad_fn(above, *descent_args(args, out, above, params))
-            perturbed = mean_now(pull(grads)[0] if through else grads)
+            if through:
+                (pulled,) = pull(inputs.in_dtypes_of(above, grads))
+                grads = inputs.in_dtypes_of(grads, pulled)
+            perturbed = mean_now(grads)
             memo = None
             if reuse:
-                memo = jax.tree.map(trees.finite_or, reuse[0](clean, perturbed), state.memo)
+                memo = inputs.in_dtypes_of(state.memo, reuse[0](clean, perturbed))
+                memo = jax.tree.map(trees.finite_or, memo, state.memo)
             out = out if needs_gradient else perturbed_out
             info = Info(perturbed_out, clean, ascent, extra(clean, perturbed))
             return (out, combine(clean, perturbed)), (inner, memo), info
@@ -199,7 +153,8 @@ def sharpness_aware(
         def cheap():
             out, clean = first(params)
             grads = reuse[1](clean, state.memo) if reuse else clean
-            info = Info(out, clean, trees.zeros(clean), extra(clean, clean))
+            still = trees.zeros(uphill(clean, params))
+            info = Info(out, clean, still, extra(clean, clean))
             return (out, grads), (state.perturbation, state.memo), info
 
         on_devices = (lambda f: lambda: varying(f())) if per_device else (lambda f: f)
@@ -214,14 +169,18 @@ def sharpness_aware(
             carried = mean(carried)
         return (out, grads), State(state.count + 1, *carried), info
 
-    return Gradient(init, value_and_grad)
+    return checked(init, value_and_grad)
 
 
-def _uphill(g):
-    """JAX's gradient of complex parameters is the conjugate of the steepest way up."""
-    return jnp.conj(g) if jnp.iscomplexobj(g) else g
+def uphill(grads, params):
+    """The direction of steepest ascent, in the wider dtype of gradient and parameter: added to the
+    parameters it must lose nothing that either of them holds.
 
+    JAX's gradient of complex parameters is the conjugate of the steepest way up.
+    """
 
-def key_of(key, count, group):
-    """The key of a group of the batch in a step."""
-    return jax.random.fold_in(jax.random.fold_in(key, count), group)
+    def one(g, w):
+        g = g.astype(jnp.promote_types(g.dtype, w.dtype))
+        return jnp.conj(g) if jnp.iscomplexobj(g) else g
+
+    return jax.tree.map(one, grads, params)

@@ -1,4 +1,4 @@
-"""What a mapped axis over devices (``shard_map``, ``pmap``) asks for."""
+"""What a mapped axis over devices (``shard_map``, ``pmap``; in tests ``vmap``) asks for."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,12 @@ def part_of(group, axis_name):
 
 
 def _varying(tree, axis_name):
+    # types tell devices apart, not the elements of a ``vmap`` with a name for its axis
+    devices = jax.sharding.get_abstract_mesh().manual_axes
+
     def cast(w):
         known = jax.typeof(w).mat.varying
-        missing = tuple(axis for axis in _axes(axis_name) if axis not in known)
+        missing = tuple(a for a in _axes(axis_name) if a in devices and a not in known)
         return jax.lax.pcast(w, missing, to="varying") if missing else w
 
     return jax.tree.map(cast, tree)

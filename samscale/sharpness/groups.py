@@ -12,8 +12,9 @@ Both take ``split``, ``weight`` and ``merge``, which say what a batch and an ``o
 import jax
 import jax.numpy as jnp
 
-from samscale.sharpness import trees
-from samscale.sharpness.core import Gradient, Info, plain
+from samscale.sharpness import inputs, trees
+from samscale.sharpness.gradient import Gradient, Info, plain
+from samscale.sharpness.promotion import standard
 
 
 def split_leading(args, parts: int):
@@ -68,13 +69,13 @@ def grouped(
     gradients than without. Raises ``ValueError`` for fewer than one group, or (by ``split``) a
     number that does not divide the examples.
     """
-    if not (isinstance(groups, int) and groups >= 1):
-        raise ValueError(f"groups={groups}: must be a whole number of at least 1")
+    groups = inputs.whole("groups", groups)
     if not hasattr(gradient, "value_and_grad"):
         raise ValueError(f"gradient={gradient!r}: must be a Gradient; plain(...) makes one")
     if groups == 1:
         return gradient
 
+    @standard
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
         del known  # of the whole batch, while each group begins with its own
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from samscale.sharpness import trees
+from samscale.sharpness.checks import check
 from samscale.sharpness.groups import split_leading
+from samscale.sharpness.promotion import standard
 
 
 def fisher_mask(sparsity=0.5, refresh=100, samples=128, split=split_leading):
@@ -65,14 +67,14 @@ def dynamic_mask(sparsity=0.5, drop_rate=0.5, refresh=100, total=10_000):
 
 def _masked(sparsity, refresh, renew):
     """Renewed in the first step that climbs of every ``refresh`` steps."""
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity={sparsity}: must be at least 0 and less than 1")
+    check("sparsity", sparsity, below=1)
     if refresh < 1:
         raise ValueError(f"refresh={refresh}: must be at least 1")
 
     def init(params):
         return jax.tree.map(lambda w: jnp.zeros(w.shape, bool), params)
 
+    @standard
     def update(e, mask, params=None, *, count, every=1, **extra):
         fresh = lambda: renew(e, mask, params, count=count, **extra)
         mask = jax.lax.cond(count % refresh < every, fresh, lambda: mask)
@@ -93,10 +95,10 @@ def _flat(tree):
     ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves) - 1)]
 
     def back(flat):
-        parts = jnp.split(flat, ends)
+        parts = jnp.split(flat, ends) if leaves else []
         return structure.unflatten(p.reshape(x.shape) for p, x in zip(parts, leaves, strict=True))
 
-    return jnp.concatenate([x.ravel() for x in leaves]), back
+    return jnp.concatenate([x.ravel() for x in leaves] or [jnp.zeros(0)]), back
 
 
 def _examples(args):

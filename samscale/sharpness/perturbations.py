@@ -8,6 +8,8 @@ schedule of the step, which ``sharpness_aware`` counts. Numbers that are negativ
 raise ``ValueError``.
 """
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,11 +17,13 @@ import optax
 from samscale.sharpness import trees
 from samscale.sharpness.checks import check
 from samscale.sharpness.draws import drawn, signs
+from samscale.sharpness.promotion import standard
 
 
 def stateless(rule) -> optax.GradientTransformationExtraArgs:
     """A perturbation from ``rule(g, params, **extra) -> e``."""
 
+    @standard
     def update(g, state, params=None, **extra):
         return rule(g, params, **extra), state
 
@@ -37,7 +41,7 @@ def to_ball(rho, ord=2, metric=None) -> optax.GradientTransformationExtraArgs:
     ``metric(params)`` is the diagonal of T (None: 1), a tree like the parameters or of factors that
     broadcast against them. Zero where g = 0. Raises ``ValueError`` for p < 1.
     """
-    if not isinstance(ord, int | float) or not ord >= 1:
+    if not isinstance(ord, numbers.Real) or not ord >= 1:
         raise ValueError(f"ord={ord!r}: must be a number of at least 1, or infinity")
 
     def rule(g, params, **extra):
@@ -65,6 +69,7 @@ def onto_ball(rho, ord=2, metric=None):
     if ord not in balls:
         raise ValueError(f"ord={ord}: must be 1, 2 or inf where several steps climb")
 
+    @standard
     def project(e, params, count):
         t = metric(params) if metric else jax.tree.map(lambda x: jnp.ones((), x.dtype), e)
         t = trees.scale(radius(rho, count), jax.tree.map(trees.wide, t))

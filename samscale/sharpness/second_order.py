@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import devices, trees
-from samscale.sharpness.core import Gradient, Info, State, key_of
+from samscale.sharpness import devices, inputs, trees
+from samscale.sharpness.core import uphill
 from samscale.sharpness.draws import drawn, signs
+from samscale.sharpness.gradient import Gradient, Info, State, checked, key_of
 from samscale.sharpness.perturbations import to_ball
+from samscale.sharpness.promotion import standard
 
 
 def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Gradient:
@@ -26,26 +28,28 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Grad
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1")
     ball, (varying, mean) = to_ball(rho), devices.over(axis_name)
+    value_and_grad_fn = inputs.gradient_of(value_and_grad_fn)
 
     def init(params):
         return State(jnp.zeros((), jnp.int32), ball.init(params), None)
 
     def value_and_grad(params, state, *args, known=None, opt_state=None, group=0):
         del opt_state
-        params = varying(params)
+        params = varying(inputs.real_parameters(params, "sassha"))
         out, clean = known or value_and_grad_fn(params, *args)
         clean = mean(clean)
-        e, inner = ball.update(clean, state.perturbation, params, count=state.count)
+        e, inner = ball.update(uphill(clean, params), state.perturbation, params, count=state.count)
         above = trees.add(params, e)
 
         def curved():
             z = varying(drawn(signs, key_of(key, state.count, group), params))
             flipped = lambda w: value_and_grad_fn(w, *args)[::-1]  # out may hold anything
             grads, hz, perturbed_out = jax.jvp(flipped, (above,), (z,), has_aux=True)
-            return perturbed_out, grads, jax.tree.map(jnp.multiply, z, hz)
+            return perturbed_out, grads, jax.tree.map(lambda h, z: h * z.astype(h.dtype), hz, z)
 
         def flat():
-            return *value_and_grad_fn(above, *args), trees.zeros(params)
+            perturbed_out, grads = value_and_grad_fn(above, *args)
+            return perturbed_out, grads, trees.zeros(grads)
 
         every_kth = state.count % every == 0
         found = jax.lax.cond(every_kth, lambda: varying(curved()), lambda: varying(flat()))
@@ -54,7 +58,7 @@ def sassha(value_and_grad_fn, rho=0.2, *, every=10, key, axis_name=None) -> Grad
         info = Info(perturbed_out, clean, e, {"curvature": curvature}, jnp.array(True))
         return (out, grads), State(state.count + 1, inner, None), info
 
-    return Gradient(init, value_and_grad)
+    return checked(init, value_and_grad)
 
 
 class SasshaState(NamedTuple):
@@ -75,18 +79,24 @@ def scale_by_sassha(beta1=0.9, beta2=0.999, epsilon=1e-4, every=10):
         start = jnp.zeros((), jnp.int32)
         return SasshaState(start, trees.zeros(params), trees.zeros(params), jnp.ones(()))
 
+    @standard
     def update(updates, state, params=None, *, curvature, **extra):
         del params, extra
         t = state.count + 1
         fresh = state.count % every == 0
         m = trees.add(trees.scale(beta1, state.momentum), updates, 1 - beta1)
-        blend = lambda d, h: jnp.where(fresh, beta2 * d + (1 - beta2) * jnp.abs(h), d)
+
+        def blend(d, h):
+            blended = beta2 * d + (1 - beta2) * jnp.abs(h)
+            return jnp.where(fresh, blended, d).astype(d.dtype)
+
         d = jax.tree.map(blend, state.curvature, curvature)
         c = jnp.where(fresh, 1 - beta2**t, state.correction)
         rate = 1 / (1 - beta1**t)
-        direction = jax.tree.map(
-            lambda m, d: (rate * m / (jnp.sqrt(d / c) + epsilon)).astype(m.dtype), m, d
-        )
-        return direction, SasshaState(t, m, d, c)
+
+        def direction(m, d, u):
+            return (rate * m / (jnp.sqrt(d / c) + epsilon)).astype(u.dtype)
+
+        return jax.tree.map(direction, m, d, updates), SasshaState(t, m, d, c)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,21 +1,29 @@
-r"""Arithmetic on pytrees: sums in at least float32, results in the leaves' own dtypes."""
+r"""Arithmetic on pytrees: sums in at least float32, results in the leaves' own dtypes.
+
+Leaves are arrays of JAX or NumPy, or numbers. Sums over a tree without leaves are zero.
+"""
 
 import jax
 import jax.numpy as jnp
 
+from samscale.sharpness.promotion import standard
 
+
+@standard
 def wide(x):
     """In float32, or in what is wider."""
+    x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+@standard
 def norm(tree):
     r"""The l2 norm over all leaves, in at least float32, wherever it is a normal number itself.
 
     Its derivative at zero is zero.
     """
     leaves = [wide(x) for x in jax.tree.leaves(tree)]
-    total = sum(map(_square, leaves))
+    total = _total(map(_square, leaves))
     return jax.lax.cond(_is_tame(total), lambda: jnp.sqrt(total), lambda: _careful_norm(leaves))
 
 
@@ -30,30 +38,36 @@ def _careful_norm(leaves):
     neither overflow nor vanish, be it the 1e-25 of a bfloat16 gradient or of an interpolating net.
     """
     scale = jax.lax.stop_gradient(_power_of_two(largest(leaves)))  # the norm does not depend on it
-    total = sum(_square(x / scale) for x in leaves)
+    total = _total(_square(x / scale) for x in leaves)
     return jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total))) * scale
 
 
+@standard
 def dot(a, b):
     """The inner product over all leaves, in at least float32."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(jnp.vdot(wide(x), wide(y)).real for x, y in pairs)
+    return _total(jnp.vdot(wide(x), wide(y)).real for x, y in pairs)
 
 
+@standard
 def largest(tree):
     """The largest absolute value over all leaves."""
     peaks = [jnp.max(jnp.abs(wide(x)), initial=0) for x in jax.tree.leaves(tree)]
-    return jnp.max(jnp.stack(peaks))
+    return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros(())
 
 
+@standard
 def add(a, b, factor=1.0):
     """``a + factor b``, in the dtypes of ``a``; ``factor``: a number or a tree like ``b``."""
-    return jax.tree.map(lambda x, y: (wide(x) + wide(y)).astype(x.dtype), a, scale(factor, b))
+    return jax.tree.map(
+        lambda x, y: (wide(x) + wide(y)).astype(jnp.result_type(x)), a, scale(factor, b)
+    )
 
 
+@standard
 def scale(factor, tree):
     """``factor`` times ``tree``, in its dtypes; ``factor``: a number or a tree like it."""
-    times = lambda f, x: (f * wide(x)).astype(x.dtype)
+    times = lambda f, x: (f * wide(x)).astype(jnp.result_type(x))
     if jax.tree.structure(factor) == jax.tree.structure(tree):
         return jax.tree.map(times, factor, tree)
     if not jax.tree_util.all_leaves([factor]):
@@ -68,6 +82,7 @@ def zeros(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
+@standard
 def ratio(a, b):
     """a / b, and 0 where b = 0: an interpolating network has zero gradient, not NaN."""
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
@@ -78,9 +93,10 @@ def finite_or(new, old):
     return jnp.where(jnp.isfinite(new), new, old)
 
 
+@standard
 def along(a, b):
     r"""$\langle a, b \rangle / \|b\|^2$: how much of ``b`` there is in ``a``; 0 where b = 0."""
-    total = sum(_square(wide(x)) for x in jax.tree.leaves(b))
+    total = _total(_square(wide(x)) for x in jax.tree.leaves(b))
 
     def careful():
         length = norm(b)
@@ -88,6 +104,12 @@ def along(a, b):
         return ratio(dot(a, unit), length)
 
     return jax.lax.cond(_is_tame(total), lambda: dot(a, b) / total, careful)
+
+
+def _total(numbers):
+    """Their sum; 0 of none."""
+    numbers = list(numbers)
+    return sum(numbers) if numbers else jnp.zeros(())
 
 
 def _square(x):

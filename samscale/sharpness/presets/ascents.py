@@ -12,7 +12,8 @@ import optax
 from samscale.sharpness import averages, leaves, masks
 from samscale.sharpness import perturbations as p
 from samscale.sharpness.checks import check
-from samscale.sharpness.core import Gradient, sharpness_aware
+from samscale.sharpness.core import sharpness_aware
+from samscale.sharpness.gradient import Gradient
 from samscale.sharpness.groups import grouped, split_leading
 
 

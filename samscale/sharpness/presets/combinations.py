@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from samscale.sharpness import combine, trees
 from samscale.sharpness import perturbations as p
 from samscale.sharpness.checks import check
-from samscale.sharpness.core import Gradient, sharpness_aware
+from samscale.sharpness.core import sharpness_aware
+from samscale.sharpness.gradient import Gradient
 from samscale.sharpness.groups import examples
 from samscale.sharpness.presets.ascents import in_ball
 
@@ -133,10 +134,8 @@ def esam(
             f"axis_name={how['axis_name']!r}: must be None, or per_device=True, or gamma=1: a "
             "device would choose among its own examples; shard the batch under jit instead"
         )
-    if not 0 < beta <= 1:
-        raise ValueError(f"beta={beta}: must be greater than 0 and at most 1")
-    if not 0 < gamma <= 1:
-        raise ValueError(f"gamma={gamma}: must be greater than 0 and at most 1")
+    check("beta", beta, above=0, most=1)
+    check("gamma", gamma, above=0, most=1)
 
     def hardest(args, out, above, params):
         before = losses_of(out) if losses_of else losses(params, *args)
