@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path("samscale")
 LAYERS = [
-    {"laws", "errors", "keys", "named"},
+    {"cached", "laws", "errors", "keys", "named"},
     {"knobs"},
     {"config"},
     {"data", "losses", "models", "sharpness", "pruning", "optimizers"},
