@@ -241,7 +241,7 @@ def test_what_others_may_have_put_into_the_cache_must_be_what_was_published(cach
     put(cache)
     fetch.folder("toy", complete)  # this user's own, by hand
     (cache / "b.bin").chmod(0o666)
-    with pytest.raises(PermissionError, match="may be written by others.* not the published file"):
+    with pytest.raises(PermissionError, match=r"may be written by others.* not the published"):
         fetch.folder("toy", complete)
     (cache / "b.bin").write_bytes(GOOD)
     assert fetch.folder("toy", complete) == cache

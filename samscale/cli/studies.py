@@ -109,12 +109,14 @@ def results(argv) -> int:
     args = parser.parse_args(argv[1:])
 
     def show():
-        from samscale.study import load, tables
+        from samscale.study import conditions, load, tables
 
         check_there(args.workdir)
         if args.parquet is not None:
             _check_out("parquet", args.parquet)
-        table = tables.where(load(args.workdir), args.where)
+        table = load(args.workdir)
+        if args.where:
+            table = conditions.rows(table, args.where)
         if args.parquet:
             tables.to_parquet(table, args.parquet)
         else:

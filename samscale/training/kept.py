@@ -5,8 +5,8 @@ lower in Python, which takes longer than twenty epochs of a small network. Here 
 all that a program is made from, leads to a *content*, the hash of the lowered program, and that to
 the machine code. What a program is made from: the config, the shapes of the data, the sources of
 this package, versions, settings, the shapes of the arguments. Programs that turn out the same share
-one content, so that edited sources or other knobs need not compile again. They are pickles of machine
-code: ``cached`` says whose files are trusted.
+one content, so that edited sources or other knobs need not compile again. They are pickles of
+machine code: ``cached`` says whose files are trusted.
 """
 
 import contextlib
