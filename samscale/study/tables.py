@@ -21,16 +21,17 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def _inert(value):
-    if not isinstance(value, str) or _FORMULA.match(value) is None:
+    if not isinstance(value, str):
         return value
+    text = re.sub("\r\n?", "\n", value)  # a bare return would end the row, for it is not quoted
     try:
-        float(value)
+        float(text)
     except ValueError:
-        return f"'{value}"
-    return value
+        return f"'{text}" if _FORMULA.match(text) else text
+    return text
 
 
-_FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠]")
+_FORMULA = re.compile(r"[\t\n]|\s*[=+\-@＝＋－＠]")
 
 
 def text(table: pd.DataFrame, kind: str) -> str:
