@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path("samscale")
 LAYERS = [
-    {"cached", "laws", "errors", "keys", "named"},
+    {"cached", "errors", "file_names", "keys", "laws", "named"},
     {"knobs"},
     {"config"},
     {"data", "losses", "models", "sharpness", "pruning", "optimizers"},
