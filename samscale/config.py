@@ -13,6 +13,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from samscale.file_names import component
 from samscale.knobs import OWN, FlatnessKnobs, SharpnessKnobs, knob, own
 from samscale.laws import (
     ALL_OR_POSITIVE,
@@ -199,7 +200,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
             size = self.num_neurons if self.model == "MLP" else (self.num_filters,)
             network = f"{self.dataset}-{self.model}-{'x'.join(map(str, size))[:80]}"
         radius = "" if self.optimizer in PLAIN else f"-rho{self.settled().rho:g}"
-        return f"{network}-{self.optimizer}{radius}-seed{self.seed}"
+        return component(f"{network}-{self.optimizer}{radius}-seed{self.seed}")
 
 
 def from_mapping(fields: Mapping[str, Any]) -> Config:

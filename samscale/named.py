@@ -1,17 +1,55 @@
-"""Functions of a user's own, by name: tasks, pictures."""
+"""Functions by name: tasks and pictures of a user's own, whose code may be imported, and what help
+says of ours."""
 
+import contextlib
 import importlib
+import os
+import pathlib
 import sys
 from collections.abc import Callable
+
+HERE = pathlib.Path(__file__).resolve().parent
+_only_ours = False
+
+
+class Untrusted(ValueError):
+    """Results name code from outside of this package, and are only looked at."""
+
+
+@contextlib.contextmanager
+def only_ours(yes: bool = True):
+    """Within, nothing is imported from outside of this package by ``function``, nor from the
+    current folder by anybody: to look at results is not to run what their maker wrote."""
+    global _only_ours
+    before, path = _only_ours, list(sys.path)
+    _only_ours = yes
+    if yes and pathlib.Path.cwd() != HERE.parent:
+        sys.path[:] = [p for p in path if p not in ("", os.curdir, os.getcwd())]
+    try:
+        yield
+    finally:
+        _only_ours, sys.path[:] = before, path
+
+
+def is_refused(text: str) -> bool:
+    """Whether ``function`` would not import what is named so."""
+    return _only_ours and text.split(":")[0].split(".")[0] != HERE.name
 
 
 def function(law: str, text: str) -> Callable:
     """The function that ``module:function`` names, as seen from where the command is run.
 
-    Raises ``ValueError``, which begins with ``law``, where there is none.
+    Raises ``ValueError``, which begins with ``law``, where there is none; ``Untrusted`` within
+    ``only_ours`` for what is not of this package.
     """
     module, _, name = text.partition(":")
-    if "" not in sys.path:
+    if is_refused(text):
+        field = law.partition("=")[0]
+        raise Untrusted(
+            f"{field}={text!r}: code outside of samscale, which is not run when results are only "
+            "looked at; say --trust to run it"
+        )
+    if "" not in sys.path and not _only_ours:
         sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -20,3 +58,13 @@ def function(law: str, text: str) -> Callable:
     if not callable(found):
         raise ValueError(f"{law}, not {type(found).__name__}")
     return found
+
+
+def says(sentence: str) -> Callable:
+    """A decorator: the docstring of what users are told of, which ``python -OO`` would drop."""
+
+    def describe(thing):
+        thing.__doc__ = sentence
+        return thing
+
+    return describe

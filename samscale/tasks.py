@@ -88,13 +88,22 @@ def watcher(model, normalize=lambda x: x):
     return activations
 
 
+def check_names(config: Config) -> None:
+    """Raises ``ValueError`` for a name that stands in no table; loads nothing."""
+    if not config.task:
+        choose("loss", config.loss, LOSSES)
+        choose("augmentation", config.augmentation, AUGMENTATIONS)
+        choose("model", config.model, models.MODELS)
+        choose("dataset", config.dataset, data.DATASETS)
+        choose("noise_kind", config.noise_kind, data.NOISE)
+
+
 def build(config: Config) -> Task:
     """The task that a config describes; raises before anything is written."""
     if config.task:
         return _of_the_user(config)
-    loss = choose("loss", config.loss, LOSSES)
-    augment = choose("augmentation", config.augmentation, AUGMENTATIONS)
-    choose("model", config.model, models.MODELS)
+    check_names(config)
+    loss, augment = LOSSES[config.loss], AUGMENTATIONS[config.augmentation]
     d = data.load(
         config.dataset,
         validation_fraction=config.validation_fraction,

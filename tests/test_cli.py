@@ -261,3 +261,50 @@ def test_a_value_may_be_the_next_word(tmp_path):
     words = ["main.py", *TINY, f"--workdir={tmp_path}", "--config.num_neurons", "(7,)"]
     config, _ = cli.parse([*words, "--config.learning_rate", "0.25"])
     assert (config.num_neurons, config.learning_rate) == ((7,), 0.25)
+
+
+PATHS = {
+    "train workdir": ["train", "--config=configs/digits_mlp.py", "--workdir=~/file"],
+    "train config": ["train", "--config=~/nothing.py", "--workdir=~/runs"],
+    "study file": ["study", "~/nothing.py", "--workdir=~/runs"],
+    "study workdir": ["study", "studies/digits_width.py", "--workdir=~/file"],
+    "status": ["status", "~/nothing"],
+    "results": ["results", "~/nothing"],
+    "parquet": ["results", "~", "--parquet=~/nothing/x"],
+    "report": ["report", "~/nothing"],
+    "figure": ["figure", "~/nothing"],
+    "figure out": ["figure", "~", "--out=~/nothing/x.svg"],
+    "flatness": ["flatness", "~/nothing"],
+    "landscape": ["landscape", "~/nothing"],
+    "landscape out": ["landscape", "~/nothing", "--out=~/nothing/x.svg"],
+}
+
+
+@pytest.mark.parametrize("words", PATHS.values(), ids=PATHS)
+def test_a_tilde_is_the_home_of_the_user_in_every_path(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    assert cli.main(["samscale", *words]) == 2
+    err = capsys.readouterr().err
+    assert str(tmp_path) in err
+    assert "~" not in err
+
+
+@pytest.mark.parametrize("name", ["2026-11-28T14:00", "a b=c", "größe, #1", "a.py:b", "'\"%"])
+def test_a_config_may_lie_in_any_folder(name, tmp_path, monkeypatch):
+    path = tmp_path / name / "conf.py"
+    path.parent.mkdir()
+    path.write_text(
+        "from samscale.config import Config\n"
+        "def get_config(dataset='digits'): return Config(dataset=dataset)\n"
+    )
+    for text, dataset in ((path, "digits"), (f"{path}:mnist", "mnist"), (f"{path}:a:b", "a:b")):
+        words = ["main.py", f"--config={text}", f"--workdir={tmp_path / name / 'runs'}"]
+        config, workdir = cli.parse(words)
+        assert config.dataset == dataset
+        assert workdir == str(tmp_path / name / "runs")
+
+
+def test_a_config_that_is_not_there_is_named_without_its_argument(capsys):
+    assert cli.train(["main.py", "--config=no/conf.py:mnist", "--workdir=runs"]) == 2
+    assert "config='no/conf.py': no such file" in capsys.readouterr().err

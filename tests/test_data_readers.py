@@ -1,9 +1,13 @@
 """Readers give back what the official formats hold, or say in one sentence what is wrong."""
 
+import contextlib
 import gzip
+import io
 import pickle
 import re
 import struct
+import tarfile
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -57,7 +61,7 @@ DAMAGED_IDX = {
     "empty": (b"", "truncated inside its header, 0 of 16 bytes"),
     "header cut": (GOOD[:9], "truncated inside its header, 9 of 16 bytes"),
     "pixels cut": (GOOD[:-1], "truncated, 47039 bytes for 60 x 28 x 28 values"),
-    "one byte too many": (GOOD + b"\0", "oversize, 47041 bytes for 60 x 28 x 28 values"),
+    "one byte too many": (GOOD + b"\0", "oversize, more than 47040 bytes for 60 x 28 x 28 values"),
     "count too large": (GOOD[:4] + b"\xff\xff\xff\xff" + GOOD[8:], "truncated"),
     "labels in place of images": (official.idx(np.zeros(60)), "0x00000801 instead of 0x00000803"),
     "a page of HTML": (b"<html>404</html>....", "begins with 0x3c68746d"),
@@ -84,6 +88,53 @@ def test_damaged_idx_images_are_refused_by_name(tmp_path, case):
     (tmp_path / TRAIN_IMAGES).write_bytes(blob)
     where = tmp_path if case == "other size than test" else tmp_path / TRAIN_IMAGES
     refuses(lambda: readers.read_idx_folder(tmp_path, 10), str(where), words)
+
+
+def header(*sizes):
+    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
+
+
+def zeros(size):
+    """Gzipped in megabytes, joined: as small as a bomb is."""
+    block = gzip.compress(bytes(1 << 20), 9)
+    return block * (size >> 20)
+
+
+BOMBS = {
+    "all zeros": (zeros(1 << 28), "begins with 0x00000000 instead of 0x00000803"),
+    "more than the header says": (
+        gzip.compress(header(60, 28, 28)) + zeros(1 << 28),
+        "oversize, more than 47040 bytes for 60 x 28 x 28 values",
+    ),
+    "more images than labels": (
+        gzip.compress(header(1 << 18, 32, 32)) + zeros(1 << 28),
+        "262144 images but 60 labels",
+    ),
+    "a header of gigabytes": (
+        gzip.compress(header(60, 1 << 13, 1 << 13)) + zeros(1 << 32),
+        "60 x 8192 x 8192 values are more than the 1073741824 admitted",
+    ),
+}
+
+
+@contextlib.contextmanager
+def little_memory(most=64 << 20):
+    """No more than that may be asked for within."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_file_that_unpacks_to_more_than_its_header_says_takes_little_memory(tmp_path, case):
+    official.write_idx(tmp_path)
+    blob, words = BOMBS[case]
+    (tmp_path / TRAIN_IMAGES).write_bytes(blob)
+    with little_memory():
+        refuses(lambda: readers.read_idx_folder(tmp_path, 10), TRAIN_IMAGES, words)
 
 
 def test_idx_labels_out_of_range_are_refused_by_name(tmp_path):
@@ -276,3 +327,67 @@ def test_a_damaged_member_is_named_with_its_archive(tmp_path):
     archive = official.put_cifar(tmp_path, 10, "python", blobs, "archive")
     read = lambda: cifar.read_cifar_folder(tmp_path, 10)
     refuses(read, f"{archive}: cifar-10-batches-py/data_batch_2: not a readable CIFAR pickle")
+
+
+def sparse_member(name, size):
+    """A tar whose member claims ``size`` bytes and holds none of them."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    info.pax_headers |= {"GNU.sparse.name": name, "GNU.sparse.realsize": str(size)}
+    table = f"1\n{size}\n0\n".encode().ljust(512, b"\0")
+    info.size = len(table)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(table))
+    return gzip.compress(stream.getvalue())
+
+
+FIRST = "cifar-10-batches-bin/data_batch_1.bin"
+ARCHIVE_BOMBS = {
+    "zeros": (zeros(1 << 20), "damaged tar archive|does not contain"),
+    "a small limit": (zeros(1 << 26), "holds more than"),
+    "a sparse member": (sparse_member(FIRST, 1 << 40), "claims to be of 1099511627776 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVE_BOMBS)
+def test_a_cifar_archive_unpacks_to_no_more_than_the_data_set_has(tmp_path, case, monkeypatch):
+    monkeypatch.setattr(cifar, "MOST_BYTES", 1 << 25)
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    blob, words = ARCHIVE_BOMBS[case]
+    archive.write_bytes(blob)
+    with little_memory(160 << 20), pytest.raises(ValueError, match=f"{archive}: .*({words})"):
+        cifar.read_cifar_folder(tmp_path, 10)
+
+
+def test_an_unpacked_cifar_file_is_no_larger_than_the_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "MOST_BYTES", 1 << 25)
+    blobs, *_ = official.cifar_batches(10, "binary")
+    official.put_cifar(tmp_path, 10, "binary", blobs, "flat")
+    with (tmp_path / "data_batch_2.bin").open("ab") as file:
+        file.truncate(1 << 34)  # of zeros that take no place
+    read = lambda: cifar.read_cifar_folder(tmp_path, 10)
+    refuses(read, "data_batch_2.bin: holds more than 33554432 bytes")
+
+
+PUT_FAR = b"\x80\x02}r" + struct.pack("<I", 2**31 - 1) + b"."
+
+
+def many_times(n):
+    """Turns one long text into bytes again and again."""
+    text = b"a" * 100_000
+    encode = b"c_codecs\nencode\n"
+    start = (
+        b"\x80\x02X" + struct.pack("<I", len(text)) + text + b"q\x00X\x06\x00\x00\x00latin1q\x01"
+    )
+    return start + (encode + b"h\x00h\x01\x86R") * n + b"."
+
+
+@pytest.mark.parametrize(
+    "blob, words",
+    [(PUT_FAR, "under the number 2147483647"), (many_times(50), "again and again")],
+    ids=["memo", "encode"],
+)
+def test_a_small_pickle_cannot_ask_for_much_memory(blob, words):
+    with little_memory(8 << 20):
+        refuses(lambda: unpickle.loads(blob, "batch"), "batch: not a readable", words)

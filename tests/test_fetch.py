@@ -1,6 +1,7 @@
 """Downloads arrive complete and checked or not at all; the only network here is this machine."""
 
 import concurrent.futures
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -9,6 +10,7 @@ import os
 import re
 import sys
 import threading
+import urllib.request
 
 import pytest
 
@@ -45,6 +47,12 @@ def send(handler, body, length=None):
     handler.wfile.write(body)
 
 
+def redirect(handler, url):
+    handler.send_response(302)
+    handler.send_header("Location", url)
+    handler.end_headers()
+
+
 @pytest.fixture
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
@@ -67,6 +75,7 @@ def cache(tmp_path, monkeypatch):
     closed = "http://127.0.0.1:1"
     monkeypatch.setattr(fetch, "MIRRORS", {"toy": (f"{closed}/first/", f"{closed}/second/")})
     monkeypatch.setattr(fetch, "MD5", {"toy": dict.fromkeys(FILES, md5(GOOD))})
+    monkeypatch.setattr(fetch, "SIZES", {"toy": dict.fromkeys(FILES, len(GOOD))})
     return tmp_path / "cache" / "samscale" / "data" / "toy"
 
 
@@ -119,6 +128,10 @@ BAD = {
     "empty": b"",
     "cut short": lambda handler: send(handler, GOOD[:-1], len(GOOD)),
     "cut short, of unknown length": lambda handler: send(handler, GOOD[:-1]),
+    "larger": lambda handler: send(handler, GOOD + b"?", len(GOOD) + 1),
+    "larger, of unknown length": lambda handler: send(handler, GOOD + b"?"),
+    "on another way": lambda handler: redirect(handler, "http://example.invalid/a.bin"),
+    "a file of this machine": lambda handler: redirect(handler, "ftp://127.0.0.1/a.bin"),
     "hung up": lambda handler: handler.connection.close(),
     "no HTTP": lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "an error of the server": lambda handler: handler.send_error(503, "out of order"),
@@ -166,12 +179,72 @@ def test_a_mirror_that_falls_silent_is_given_up(mirrors, cache, monkeypatch):
         ("missing", "HTTP 404 Not Found"),
         ("another content", f"its MD5 is {md5(GOOD[::-1])} instead of {md5(GOOD)}"),
         ("cut short", "the connection ended after 196863 of 196864 bytes"),
+        ("cut short, of unknown length", "the connection ended after 196863 of 196864 bytes"),
+        ("larger", "it is larger than the published 196864 bytes"),
+        ("larger, of unknown length", "it is larger than the published 196864 bytes"),
+        ("on another way", "refused to ask http://example.invalid/a.bin: only https"),
         ("an error of the server", "HTTP 503 out of order"),
     ],
 )
 def test_the_sentence_holds_the_reason(mirrors, case, words):
     mirrors(*[dict.fromkeys(FILES, BAD[case])] * 2)
     assert words in refusal()
+
+
+def test_a_download_without_end_is_broken_off_at_its_known_size(mirrors):
+    sent = []
+
+    def endless(handler):
+        send(handler, b"")
+        with contextlib.suppress(OSError):
+            for _ in range(4000):
+                handler.wfile.write(bytes(1 << 16))
+                sent.append(1 << 16)
+
+    mirrors({"a.bin": endless}, {})
+    assert "it is larger than the published 196864 bytes" in refusal()
+    assert sum(sent) < 64 * 2**20  # what lies in buffers
+
+
+def test_a_redirection_on_the_same_machine_is_followed(mirrors, cache):
+    server = mirrors(ALL, ALL)
+    for name in FILES:
+        server.files[f"/first/{name}"] = lambda handler, name=name: redirect(
+            handler, f"{server.url}/second/{name}"
+        )
+    fetch.folder("toy", complete)
+    assert has_good_files_only(cache)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("https://a.org/x", "http://a.org/x"),
+        ("https://a.org/x", "http://127.0.0.1/x"),
+        ("http://127.0.0.1/x", "http://a.org/x"),
+        ("https://a.org/x", "ftp://a.org/x"),
+    ],
+)
+def test_no_redirection_leads_away_from_https(before, after):
+    (follow,) = (h for h in fetch._opener().handlers if hasattr(h, "redirect_request"))
+    with pytest.raises(OSError, match="refused to ask"):
+        follow.redirect_request(urllib.request.Request(before), None, 302, "", {}, after)
+    follow.redirect_request(urllib.request.Request(before), None, 302, "", {}, "https://b.org/x")
+
+
+def test_a_mirror_without_encryption_is_not_asked(cache, monkeypatch):
+    monkeypatch.setitem(fetch.MIRRORS, "toy", ("http://example.invalid/",))
+    assert "only https is safe on its way" in refusal()
+
+
+def test_what_others_may_have_put_into_the_cache_must_be_what_was_published(cache, tmp_path):
+    put(cache)
+    fetch.folder("toy", complete)  # this user's own, by hand
+    (cache / "b.bin").chmod(0o666)
+    with pytest.raises(PermissionError, match=r"may be written by others.* not the published"):
+        fetch.folder("toy", complete)
+    (cache / "b.bin").write_bytes(GOOD)
+    assert fetch.folder("toy", complete) == cache
 
 
 def test_offline_one_sentence_names_the_data_set_the_folders_the_files_and_the_reason(
@@ -319,6 +392,7 @@ def test_a_data_set_is_loaded_through_a_download(server, tmp_path, monkeypatch):
     server.files = {f"/{name}": blob for name, blob in blobs.items()}
     monkeypatch.setitem(fetch.MIRRORS, "mnist", (f"{server.url}/",))
     monkeypatch.setitem(fetch.MD5, "mnist", {name: md5(blob) for name, blob in blobs.items()})
+    monkeypatch.setitem(fetch.SIZES, "mnist", {name: len(blob) for name, blob in blobs.items()})
     d = data.load("mnist", validation_fraction=0)
     assert (d.train["x"][..., 0] == x).all()
     assert (d.train["y"] == y).all()
@@ -329,14 +403,14 @@ def test_a_data_set_is_loaded_through_a_download(server, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def published():
     """What the program ships, read before the tests above replace it."""
-    return fetch.MIRRORS, fetch.MD5
+    return fetch.MIRRORS, fetch.MD5, fetch.SIZES
 
 
 @pytest.mark.parametrize(
     "name", sorted(set(data.DATASETS) - {"digits", "imagenet", "teacher_student"})
 )
 def test_every_downloaded_data_set_has_two_mirrors_and_the_files_its_reader_wants(published, name):
-    mirrors, checksums = published
+    mirrors, checksums, sizes = published
     wanted = (
         {f"{stem}.gz" for stems in readers.IDX_STEMS for stem in stems}
         if "mnist" in name
@@ -344,5 +418,6 @@ def test_every_downloaded_data_set_has_two_mirrors_and_the_files_its_reader_want
     )
     assert checksums[name].keys() == wanted
     assert all(re.fullmatch("[0-9a-f]{32}", value) for value in checksums[name].values())
+    assert sizes[name].keys() == wanted
     assert len(set(mirrors[name])) == 2
-    assert all(re.fullmatch("https?://.*/", url) for url in mirrors[name])
+    assert all(re.fullmatch("https://.*/", url) for url in mirrors[name])

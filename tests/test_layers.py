@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path("samscale")
 LAYERS = [
-    {"laws", "errors", "keys", "named", "labels", "shipped"},
+    {"cached", "errors", "file_names", "keys", "labels", "laws", "named", "shipped"},
     {"knobs"},
     {"config"},
     {"data", "losses", "models", "sharpness", "pruning", "optimizers"},
@@ -39,7 +39,7 @@ def test_a_module_imports_only_from_layers_below(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_a_module_holds_one_idea_and_no_more(path):
+def test_a_module_holds_one_idea(path):
     assert len(path.read_text().splitlines()) <= 400
 
 

@@ -1,32 +1,29 @@
 """The command line: ``python main.py`` and ``samscale``. Parses, calls, and words errors."""
 
-import argparse
 import sys
 
 from samscale import __version__
 from samscale.cli import shipped
 from samscale.cli.flatness import flatness
 from samscale.cli.landscape import landscape
+from samscale.cli.streams import readable
 from samscale.cli.studies import figure, report, results, status, study
 from samscale.cli.train import load_config, parse, train
-from samscale.cli.words import piped
+from samscale.cli.words import parser_of
+from samscale.named import says
 
 __all__ = ["load_config", "main", "parse", "train"]
 
 
+@says("Print versions, devices, where data are looked for: what a bug report needs.")
 def doctor(argv) -> int:
-    """Print versions, devices, where data are looked for: what a bug report needs."""
-    parser = argparse.ArgumentParser(
-        prog="samscale doctor", description=doctor.__doc__.splitlines()[0]
-    )
-    parser.parse_args(argv[1:])
+    parser_of(doctor).parse_args(argv[1:])
     from samscale.data import fetch
     from samscale.training import folder
 
-    with piped():
-        for name, value in folder.environment().items():
-            print(f"{name}: {value}")
-        print(f"data: {', '.join(map(str, fetch.folders('NAME')))}")
+    for name, value in folder.environment().items():
+        print(f"{name}: {value}")
+    print(f"data: {', '.join(map(str, fetch.folders('NAME')))}")
     return 0
 
 
@@ -42,14 +39,18 @@ COMMANDS = {
 
 def main(argv=None) -> int:
     """``samscale COMMAND ...``"""
-    argv = sys.argv if argv is None else argv
+    with readable():
+        return _chosen(sys.argv if argv is None else argv)
+
+
+def _chosen(argv):
     if len(argv) > 1 and argv[1] in COMMANDS:
         return COMMANDS[argv[1]](argv[1:])
     if len(argv) > 1 and argv[1] == "--version":
         print(f"samscale {__version__}")
         return 0
     asked = len(argv) > 1 and argv[1] in ("-h", "--help", "help")
-    lines = [f"  samscale {name:10}{f.__doc__.splitlines()[0]}" for name, f in COMMANDS.items()]
+    lines = [f"  samscale {name:10}{f.__doc__}" for name, f in COMMANDS.items()]
     if len(argv) > 1 and not asked:
         lines.insert(0, f"samscale: {argv[1]!r}: no such command; there are")
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)

@@ -1,20 +1,21 @@
 """``samscale flatness``: every flatness number of a run."""
 
-import argparse
 import json
 import math
 import pathlib
 import sys
 
-from samscale.cli.words import check_seed, fail, guarded, words
+from samscale.cli.words import check_seed, expanded, fail, guarded, parser_of, reading, words
+from samscale.named import says
 
 
+@reading
+@says("All flatness numbers of a run: RUN_FOLDER [--measure=A,B] [--examples=N] [--json]")
 def flatness(argv) -> int:
-    """All flatness numbers of a run: RUN_FOLDER [--measure=A,B] [--examples=N] [--json]"""
-    parser = argparse.ArgumentParser(
-        prog="samscale flatness", description=flatness.__doc__.splitlines()[0]
+    parser = parser_of(flatness)
+    parser.add_argument(
+        "run", metavar="RUN_FOLDER", type=expanded, help="as `samscale train` made it"
     )
-    parser.add_argument("run", metavar="RUN_FOLDER", help="as `samscale train` made it")
     parser.add_argument("--measure", metavar="A,B", help="default: all; see --list")
     parser.add_argument(
         "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"

@@ -1,22 +1,25 @@
 """``samscale landscape``: the loss around a run, or between runs, as a picture."""
 
-import argparse
 import math
 import pathlib
 
-from samscale.cli.words import check_seed, fail, guarded, words
+from samscale.cli.words import check_seed, expanded, fail, guarded, parser_of, reading, words
+from samscale.named import says
 
 FORMATS = ("svg", "png", "pdf")
 PRINCIPAL = ("first principal direction", "second")
 
 
+@reading
+@says("The loss around a run, or along and between several: RUN_FOLDER ... [--out=FILE] [--curve]")
 def landscape(argv) -> int:
-    """The loss around a run, or along and between several: RUN_FOLDER ... [--out=FILE] [--curve]"""
-    parser = argparse.ArgumentParser(
-        prog="samscale landscape", description=landscape.__doc__.splitlines()[0]
+    parser = parser_of(landscape)
+    parser.add_argument(
+        "runs", metavar="RUN_FOLDER", nargs="+", type=expanded, help="as `samscale train` made it"
     )
-    parser.add_argument("runs", metavar="RUN_FOLDER", nargs="+", help="as `samscale train` made it")
-    parser.add_argument("--out", metavar="FILE", help="default: landscape.svg in the first folder")
+    parser.add_argument(
+        "--out", metavar="FILE", type=expanded, help="default: landscape.svg in the first folder"
+    )
     parser.add_argument(
         "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"
     )

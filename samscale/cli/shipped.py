@@ -7,23 +7,24 @@ import re
 import textwrap
 
 from samscale import shipped
-from samscale.cli.words import fail, piped, words
+from samscale.cli.words import fail, words
+from samscale.named import says
 
 WIDTH = 79  # columns of a terminal that is not wider
 
 
+@says("List the studies that come with samscale, a line each")
 def studies(argv) -> int:
-    """List the studies that come with samscale, a line each"""
     return _list(argv, "study", "samscale study NAME --workdir=runs")
 
 
+@says("List the configs that come with samscale, a line each")
 def configs(argv) -> int:
-    """List the configs that come with samscale, a line each"""
     return _list(argv, "config", "samscale train --config=NAME --workdir=runs")
 
 
+@says("Write a commented study or config to begin from: {study,config} FILE")
 def new(argv) -> int:
-    """Write a commented study or config to begin from: {study,config} FILE"""
     parser = argparse.ArgumentParser(
         prog="samscale new",
         description="Write a commented file that runs as it is, to begin your own from.",
@@ -57,10 +58,9 @@ def _list(argv, field, use) -> int:
     parser.parse_args(argv[1:])
     found = shipped.names(field)
     width = max(map(len, found)) + 2
-    with piped():
-        for name, line in found.items():
-            print(f"{name:{width}}{_cut(line, width)}")
-        print(f"\n{use}\nThe files, to copy: {shipped.folder(field)}")
+    for name, line in found.items():
+        print(f"{name:{width}}{_cut(line, width)}")
+    print(f"\n{use}\nThe files, to copy: {shipped.folder(field)}")
     return 0
 
 

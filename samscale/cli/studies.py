@@ -1,21 +1,33 @@
 """``samscale study``, and what looks at its results."""
 
-import argparse
 import pathlib
 import sys
 
 from samscale.cli.train import call
-from samscale.cli.words import check_there, check_workdir, fail, guarded, piped, stoppable, words
+from samscale.cli.words import (
+    check_there,
+    check_workdir,
+    expanded,
+    fail,
+    guarded,
+    parser_of,
+    reading,
+    stoppable,
+    words,
+)
+from samscale.named import says
 
 FORMATS = ("pdf", "png", "svg")
 FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
 
 
+@says("Run a grid of networks and report: FILE --workdir=DIR [--quick] [--epochs=N] [--dry-run]")
 def study(argv) -> int:
-    """Run a grid of networks and report: FILE --workdir=DIR [--quick] [--epochs=N] [--dry-run]"""
     parser = _parser(study)
-    parser.add_argument("file", metavar="FILE", help="a study file, as in studies/")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="a folder for the runs")
+    parser.add_argument("file", metavar="FILE", type=expanded, help="a study file, as in studies/")
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", type=expanded, help="a folder for the runs"
+    )
     parser.add_argument("--quick", action="store_true", help="shrink the study to minutes")
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the file's")
     parser.add_argument("--seeds", type=int, metavar="N", help="instead of the file's")
@@ -84,8 +96,9 @@ def _name_of(args):
     return name + (f"-{args.epochs}epochs" if args.epochs is not None else "")
 
 
+@reading
+@says("How far the studies in a folder are: WORKDIR")
 def status(argv) -> int:
-    """How far the studies in a folder are: WORKDIR"""
     args = _parser(status, "workdir").parse_args(argv[1:])
 
     def show():
@@ -98,23 +111,26 @@ def status(argv) -> int:
     return _asked(show)
 
 
+@reading
+@says("Every run with its knobs and metrics: WORKDIR [--csv|--json|--parquet=FILE] [--where=...]")
 def results(argv) -> int:
-    """Every run with its knobs and metrics: WORKDIR [--csv|--json|--parquet=FILE] [--where=...]"""
     parser = _parser(results, "workdir")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--csv", action="store_true", help="to the screen")
     kind.add_argument("--json", action="store_true", help="a line a run, to the screen")
-    kind.add_argument("--parquet", metavar="FILE")
+    kind.add_argument("--parquet", metavar="FILE", type=expanded)
     parser.add_argument("--where", metavar="'width > 300 and optimizer == \"sam\"'")
     args = parser.parse_args(argv[1:])
 
     def show():
-        from samscale.study import load, tables
+        from samscale.study import conditions, load, tables
 
         check_there(args.workdir)
         if args.parquet is not None:
             _check_out("parquet", args.parquet)
-        table = tables.where(load(args.workdir), args.where)
+        table = load(args.workdir)
+        if args.where:
+            table = conditions.rows(table, args.where)
         if args.parquet:
             tables.to_parquet(table, args.parquet)
         else:
@@ -123,28 +139,36 @@ def results(argv) -> int:
     return _asked(show)
 
 
+@reading
+@says("Build report.html again, also in mid-study: WORKDIR [--study=NAME]")
 def report(argv) -> int:
-    """Build report.html again, also in mid-study: WORKDIR [--study=NAME]"""
     parser = _parser(report, "workdir")
     _study_argument(parser)
     args = parser.parse_args(argv[1:])
 
     def show():
+        from samscale.study import pictures
         from samscale.study.publish import publish
 
         found, path = publish(args.workdir, _named(args))
+        if names := ", ".join(pictures.left_out(found.study)):
+            print(
+                f"left out: {names}, code outside of samscale; say --trust to run it",
+                file=sys.stderr,
+            )
         print(f"{found.analysis.answer}\n{path}")
 
     return _asked(show)
 
 
+@reading
+@says("A figure for a paper: WORKDIR --kind=gain [--format=pdf] [--out=FILE] [--study=NAME]")
 def figure(argv) -> int:
-    """A figure for a paper: WORKDIR --kind=gain [--format=pdf] [--out=FILE] [--study=NAME]"""
     parser = _parser(figure, "workdir")
     _study_argument(parser)
     parser.add_argument("--kind", default="gain", help=FIGURES)
     parser.add_argument("--format", help="pdf, svg, png; default: that of --out, or pdf")
-    parser.add_argument("--out", metavar="FILE", help="default: KIND.FORMAT here")
+    parser.add_argument("--out", metavar="FILE", type=expanded, help="default: KIND.FORMAT here")
     args = parser.parse_args(argv[1:])
 
     def show():
@@ -207,12 +231,8 @@ def _dry_run(chosen, workdir):
 
 
 def _asked(show) -> int:
-    def shown():
-        with piped():
-            show()
-
     try:
-        return guarded(shown)
+        return guarded(show)
     except ValueError as error:
         return fail(error, 2)
 
@@ -235,11 +255,9 @@ def _check_out(field, path):
 
 
 def _parser(command, *positional):
-    parser = argparse.ArgumentParser(
-        prog=f"samscale {command.__name__}", description=command.__doc__.splitlines()[0]
-    )
+    parser = parser_of(command)
     for name in positional:
-        parser.add_argument(name, metavar=name.upper())
+        parser.add_argument(name, metavar=name.upper(), type=expanded)
     return parser
 
 

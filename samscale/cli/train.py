@@ -10,9 +10,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from samscale import shipped
-from samscale.cli.words import check_workdir, fail, guarded, piped, stoppable
+from samscale.cli.streams import readable
+from samscale.cli.words import check_workdir, expanded, fail, guarded, stoppable
 from samscale.config import Config, from_mapping, unknown_knob
 from samscale.laws import KINDS
+from samscale.named import says
 
 WHATEVER = (Exception, SystemExit)  # that a file of the user's may raise
 # by old config files: the released program cropped and flipped these, without a knob for it
@@ -27,13 +29,13 @@ Knobs, with the defaults that a config file begins from:
 """
 
 
+@says("Train one network: --workdir=DIR --config=FILE [--config.KNOB=VALUE ...], or --help.")
 def train(argv) -> int:
-    """Train one network: --workdir=DIR --config=FILE [--config.KNOB=VALUE ...], or --help."""
-    if any(word in ("-h", "--help", "--helpfull") for word in argv[1:]):
-        with piped():
+    with readable():
+        if any(word in ("-h", "--help", "--helpfull") for word in argv[1:]):
             print(USAGE + "\n".join(_knobs()))
-        return 0
-    return guarded(lambda: _train(argv))
+            return 0
+        return guarded(lambda: _train(argv))
 
 
 def _train(argv):
@@ -52,10 +54,11 @@ def parse(argv) -> tuple[Config, str]:
     if path is None:
         raise ValueError("config: must be a config file, as in --config=configs/mnist_mlp.py")
     argv = [_quoted(word) for word in _last_of_each_knob(argv)]
-    config = load_config(path)
+    config = load_config(expanded(path))
     values = _parse_flags(argv, config)
-    check_workdir(values.workdir or "")
-    return dataclasses.replace(values.config).validate(), values.workdir
+    workdir = expanded(values.workdir or "")
+    check_workdir(workdir)
+    return dataclasses.replace(values.config).validate(), workdir
 
 
 def load_config(path: str) -> Config:
@@ -63,7 +66,7 @@ def load_config(path: str) -> Config:
 
     ``path`` may end in ``:TEXT``, which ``get_config`` is then called with.
     """
-    file, _, argument = path.partition(":")
+    file, argument = _file_and_argument(path)
     config = call(file, "config", "get_config", *([argument] if argument else []))
     if isinstance(config, ConfigDict):
         return from_mapping(_UNSAID.get(config.get("dataset"), {}) | config.to_dict())
@@ -73,6 +76,15 @@ def load_config(path: str) -> Config:
             f"not {type(config).__name__}"
         )
     return config
+
+
+def _file_and_argument(path):
+    """Of ``FILE`` or ``FILE:TEXT``: the shortest FILE that is there, for names may hold colons."""
+    parts = path.split(":")
+    files = [":".join(parts[: i + 1]) for i in range(len(parts))]
+    scripts = [file for file in files if file.endswith(".py")] or [path]
+    file = next((file for file in scripts if pathlib.Path(file).is_file()), scripts[0])
+    return file, path[len(file) + 1 :]
 
 
 def call(file: str, field: str, function: str, *arguments):

@@ -3,12 +3,15 @@
 0 done, 1 failed (diverged, disk), 2 wrong input, 130 / 143 stopped by a signal.
 """
 
+import argparse
 import contextlib
+import functools
 import os
 import pathlib
 import signal
 import sys
 
+from samscale import named
 from samscale.errors import Diverged, Interrupted
 from samscale.laws import SEED
 
@@ -34,14 +37,35 @@ def guarded(action) -> int:
         return fail("stopped before there was anything to save", 130)
 
 
-@contextlib.contextmanager
-def piped():
-    """Whoever reads what is printed may have seen enough before the end: no error."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def reading(command):
+    """A decorator: a command that looks at results, which may be somebody else's.
+
+    It imports nothing that they name, nor from the current folder, unless ``--trust`` is said.
+    """
+
+    @functools.wraps(command)
+    def careful(argv):
+        with named.only_ours("--trust" not in argv):
+            return command(argv)
+
+    careful.reads = True
+    return careful
+
+
+def parser_of(command) -> argparse.ArgumentParser:
+    """With the command's own sentence, and ``--trust`` where it is one of ``reading``."""
+    parser = argparse.ArgumentParser(
+        prog=f"samscale {command.__name__}", description=command.__doc__
+    )
+    if hasattr(command, "reads"):
+        words = "run code that the results name: tasks, pictures"
+        parser.add_argument("--trust", action="store_true", help=words)
+    return parser
+
+
+def expanded(text: str) -> str:
+    """A path as an option gives it: a shell does not replace the ``~`` of ``--out=~/x``."""
+    return os.path.expanduser(text)
 
 
 @contextlib.contextmanager

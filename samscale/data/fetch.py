@@ -1,7 +1,8 @@
 """Where the files of a data set are: in a folder of the user's, in the cache, or on a mirror.
 
-What is downloaded must have the published checksum before it gets its name. What a user puts
-there by hand is not compared (people gzip anew); the readers check its structure.
+What is downloaded, by https alone, must have the published size and checksum before it gets its
+name. What a user puts there by hand is not compared (people gzip anew); the readers check its
+structure. In the cache, what other users may have written is compared all the same.
 """
 
 import contextlib
@@ -11,6 +12,8 @@ import sys
 import uuid
 from pathlib import Path
 
+from samscale import cached
+
 MIRRORS = {
     "mnist": (
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -18,7 +21,7 @@ MIRRORS = {
     ),
     "fashion_mnist": (
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
     ),
     "cifar10": (
         "https://www.cs.toronto.edu/~kriz/",
@@ -45,6 +48,23 @@ MD5 = {
     "cifar10": {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
     "cifar100": {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
 }
+SIZES = {  # in bytes: a download that goes on is broken off there
+    "mnist": {
+        "train-images-idx3-ubyte.gz": 9912422,
+        "train-labels-idx1-ubyte.gz": 28881,
+        "t10k-images-idx3-ubyte.gz": 1648877,
+        "t10k-labels-idx1-ubyte.gz": 4542,
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte.gz": 26421880,
+        "train-labels-idx1-ubyte.gz": 29515,
+        "t10k-images-idx3-ubyte.gz": 4422102,
+        "t10k-labels-idx1-ubyte.gz": 5148,
+    },
+    "cifar10": {"cifar-10-python.tar.gz": 170498071},
+    "cifar100": {"cifar-100-python.tar.gz": 169001437},
+}
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")  # nobody is between
 TIMEOUT = 30  # seconds without a single byte
 BLOCK = 1 << 16
 MOST_NAMES = 8  # of files in a message
@@ -53,10 +73,12 @@ MOST_NAMES = 8  # of files in a message
 def folder(name, complete):
     """The first folder for which ``complete(folder)`` is true, after a download if need be."""
     places = folders(name)
+    cache = places[-1]
     for place in places:
         if complete(place):
+            if place == cache:
+                _check_own(name, cache)
             return place
-    cache = places[-1]
     if reasons := _download_all(name, cache):
         raise FileNotFoundError(
             f"dataset={name!r}: neither found in {' or '.join(map(_held, places))} nor downloaded "
@@ -64,6 +86,19 @@ def folder(name, complete):
             f"$SAMSCALE_DATA/{name}"
         )
     return cache
+
+
+def _check_own(name, cache):
+    """Raises ``PermissionError`` for files that others may have written and nobody published."""
+    for path in sorted(path for path in cache.rglob("*") if path.is_file()):
+        if reason := cached.fault(path.stat()):
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "md5").hexdigest()
+            if found != MD5.get(name, {}).get(path.name):
+                raise PermissionError(
+                    f"dataset={name!r}: {path} {reason} and is not the published file; remove it, "
+                    f"or, if you trust it, move it into $SAMSCALE_DATA/{name}"
+                )
 
 
 def _held(place):
@@ -76,10 +111,10 @@ def _held(place):
 
 def folders(name):
     """Where a data set is looked for, in this order; what is downloaded goes to the last."""
-    roots = [Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "samscale" / "data"]
+    roots = [cached.root() / "data"]
     if by_hand := os.environ.get("SAMSCALE_DATA"):
-        roots.insert(0, Path(by_hand))
-    return [root.expanduser() / name for root in roots]
+        roots.insert(0, Path(os.path.expanduser(by_hand)))
+    return [root / name for root in roots]
 
 
 def _download_all(name, cache):
@@ -101,7 +136,7 @@ def _download(name, target, md5):
     for mirror in MIRRORS[name]:
         url = mirror + target.name
         try:
-            _transfer(url, target, md5)
+            _transfer(url, target, md5, SIZES[name][target.name])
         except (OSError, HTTPException) as error:
             reasons.append(f"{url}: {_reason(error)}")
         else:
@@ -115,13 +150,13 @@ def _reason(error):
     return f"{status}{reason.splitlines()[0] if reason else type(error).__name__}"
 
 
-def _transfer(url, target, md5):
+def _transfer(url, target, md5, size):
     """``target`` appears complete and checked, or does not appear."""
     # A name of its own, so that two processes may download the same file at once.
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as out:
-            found = _copy(url, out)
+            found = _copy(url, out, size)
             out.flush()
             os.fsync(out.fileno())
         if found != md5:
@@ -131,27 +166,61 @@ def _transfer(url, target, md5):
         part.unlink(missing_ok=True)
 
 
-def _copy(url, out):
-    """Writes what the URL sends; its MD5."""
+def _copy(url, out, size):
+    """Writes what the URL sends, no more than ``size`` bytes; its MD5."""
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    from urllib.request import Request
 
     digest = hashlib.md5(usedforsecurity=False)
-    request = Request(url, headers={"User-Agent": "samscale"})
+    request = Request(_secure(url), headers={"User-Agent": "samscale"})
     try:
-        with urlopen(request, timeout=TIMEOUT) as response:
-            total = response.length
+        with _opener().open(request, timeout=TIMEOUT) as response:
+            total = size if response.length is None else response.length
+            _check_size(total, size)
             with _progress(url, total) as advance:
                 while block := response.read(BLOCK):
+                    _check_size(out.tell() + len(block), size)
                     out.write(block)
                     digest.update(block)
                     advance(len(block))
     except HTTPError as error:
         error.close()
         raise
-    if total is not None and out.tell() != total:
+    if out.tell() != total:
         raise OSError(f"the connection ended after {out.tell()} of {total} bytes")
     return digest.hexdigest()
+
+
+def _check_size(found, size):
+    if found > size:
+        raise OSError(f"it is larger than the published {size} bytes")
+
+
+def _opener():
+    from urllib.request import HTTPRedirectHandler, build_opener
+
+    class Secure(HTTPRedirectHandler):
+        """Follows a redirection to https alone, or from this machine to this machine."""
+
+        def redirect_request(self, request, answer, code, message, headers, url):
+            _secure(url, local=_is_local(request.full_url))
+            return super().redirect_request(request, answer, code, message, headers, url)
+
+    return build_opener(Secure)
+
+
+def _secure(url, local=True):
+    """The URL. Raises ``OSError`` where somebody between here and there could change an answer."""
+    if not (url.startswith("https://") or (local and _is_local(url))):
+        raise OSError(f"refused to ask {url}: only https is safe on its way")
+    return url
+
+
+def _is_local(url):
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname in LOCAL_HOSTS
 
 
 @contextlib.contextmanager

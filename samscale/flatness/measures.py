@@ -34,12 +34,13 @@ from samscale.flatness.entries import (
     with_error,
 )
 from samscale.flatness.point import Point
+from samscale.named import says
 
 NEGLIGIBLE = 1e-2  # of the largest eigenvalue: what 50 steps of Lanczos tell from the many zeros
 
 
+@says("Ends of the Hessian's spectrum, trace and norm: some 60 products with the Hessian.")
 def curvature(point: Point, key) -> dict[str, float]:
-    """Ends of the Hessian's spectrum, trace and norm: some 60 products with the Hessian."""
     first, second = jax.random.split(key)
     h = point.hessian()
     names = [*(f"lambda_{i + 1}" for i in range(min(3, h.size))), "lambda_min"]
@@ -60,8 +61,8 @@ def curvature(point: Point, key) -> dict[str, float]:
     }
 
 
+@says("The largest eigenvalue of each layer's own block: some ten products a layer.")
 def layers(point: Point, key) -> dict[str, float]:
-    """The largest eigenvalue of each layer's own block: some ten products a layer."""
     h, found = point.hessian(), {}
     for i, (name, mask) in enumerate(operators.of_layers(point.params).items()):
         block, draw = operators.scaled(h, mask), jax.random.fold_in(key, i)
@@ -70,14 +71,14 @@ def layers(point: Point, key) -> dict[str, float]:
     return found
 
 
+@says("How noisy gradients of single examples are, and how aligned with the Hessian.")
 def gradient_noise(point: Point, key) -> dict[str, float]:
-    """How noisy gradients of single examples are, and how aligned with the Hessian."""
     at = (point.losses, point.params, point.data)
     return noise.noise(*at, key, batch_size=point.batch_size, chunk=point.together())
 
 
+@says("Of all eigenvalues, five by themselves, the rest by probes: moments, share below zero.")
 def density(point: Point, key) -> dict[str, float]:
-    """Of all eigenvalues, five by themselves, the rest by probes: moments, share below zero."""
     first, second = jax.random.split(key)
     h = point.hessian()
     if h.size <= SMALL:
@@ -95,16 +96,16 @@ def density(point: Point, key) -> dict[str, float]:
     return {"negative_share": share / rises.moving(point), **moments}
 
 
+@says("Smoothness and PL constant along the last epoch's way: eleven gradients.")
 def way(point: Point, key) -> dict[str, float]:
-    """Smoothness and PL constant along the last epoch's way: eleven gradients."""
     del key
     at = (point.losses, point.before, point.params, point.data)
     found = path.along(*at, batch_size=point.together())
     return {"beta_hat": found.smoothness, "alpha_hat": found.pl}
 
 
+@says("Units that changed sides since initialization, and the rank of what the last layer sees.")
 def of_features(point: Point, key) -> dict[str, float]:
-    """Units that changed sides since initialization, and the rank of what the last layer sees."""
     del key
     return features.compared(point.activations, point.start, point.params, point.data)
 

@@ -13,6 +13,7 @@ from samscale.flatness import ball, examples, operators
 from samscale.flatness.entries import ASKED, eigenvalues, ends, with_error
 from samscale.flatness.krylov import eigenpairs
 from samscale.flatness.point import Point
+from samscale.named import says
 
 GROUPS = (1, 16, 128)  # examples that m-sharpness lets ascend together
 MOST_GROUPS = 128  # of each kind: a network of its own each; the error of their mean is told
@@ -20,8 +21,8 @@ ADAPTIVE = 10  # radii of ASAM beside SAM's, by their authors: 0.5 and 0.05
 SEARCH = 4  # steps of an ascent, from each of two starts
 
 
+@says("How far the loss rises in balls of the point's radius: some 70 gradients, 40 losses.")
 def sharpness(point: Point, key) -> dict[str, float]:
-    """How far the loss rises in balls of the point's radius: some 70 gradients, 40 losses."""
     first, second, h = *jax.random.split(key), point.hessian()
     at, rho, together = (point.losses, point.params, point.data), point.rho, point.together()
     how = {"mask": point.mask, "batch_size": together}
@@ -44,8 +45,8 @@ def sharpness(point: Point, key) -> dict[str, float]:
     return found | eigenvalues(eigenpairs(scaled, second, tolerance=ASKED), "adaptive_lambda_1")
 
 
+@says("How far it rises in cubes, in shares of each weight, of unit logits: some 60 gradients.")
 def balls(point: Point, key) -> dict[str, float]:
-    """How far it rises in cubes, in shares of each weight, of unit logits: some 60 gradients."""
     keys = jax.random.split(key, 6)
     rho, corner = point.rho, point.rho / math.sqrt(moving(point))  # cubes: inside the l2 ball
     how = {"mask": point.mask, "batch_size": point.together()}

@@ -11,6 +11,7 @@ from samscale.flatness.entries import ASKED, eigenvalues
 from samscale.flatness.krylov import bracketed, eigenpairs
 from samscale.flatness.point import Point
 from samscale.flatness.rises import moving
+from samscale.named import says
 
 RATES = 1e-2  # how near rates that are searched for come
 
@@ -50,8 +51,8 @@ class Seen(NamedTuple):
         return found.values + found.residuals
 
 
+@says("Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are.")
 def linear_stability(point: Point, key) -> dict[str, float]:
-    """Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are."""
     keys, seen = jax.random.split(key, 8), _seen(point)
     top, spreads = seen.top(1, keys[0]), {}
     found = eigenvalues(top, "a")

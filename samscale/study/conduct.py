@@ -6,6 +6,7 @@ import time
 
 import jax
 
+from samscale import tasks
 from samscale.study import results, store, view
 from samscale.study.execute import BUSY, DONE, FAILED, Executor, Outcome
 from samscale.study.grid import Cell, Study, cells
@@ -17,6 +18,7 @@ POLL_SECONDS = 1.0  # between looks at cells that another process is running
 def check(study: Study) -> None:
     """Builds the first cell: what is wrong with its data, or with the names of the numbers that
     the study asks for, is found before anything is written. Raises ``ValueError``, ``OSError``."""
+    check_names(study)
     task = run.ready(cells(study)[0].config).task
     params, stats = jax.eval_shape(task.init, jax.random.key(0))
     batch = {k: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for k, a in task.train.items()}
@@ -33,6 +35,12 @@ def check(study: Study) -> None:
             raise ValueError(f"{field}={name!r}: must be one of {', '.join(known)}")
 
 
+def check_names(study: Study) -> None:
+    """Raises ``ValueError`` for a data set, a model ... of any cell that there is not."""
+    for cell in cells(study):
+        tasks.check_names(cell.config)
+
+
 def conduct(study: Study, name: str, workdir, execute: Executor, command=(), retry_failed=False):
     """Run every cell of a study that is not done; returns the study's folder.
 
@@ -40,7 +48,7 @@ def conduct(study: Study, name: str, workdir, execute: Executor, command=(), ret
     with its reason and stops no other. Raises ``ValueError`` (the study), ``OSError`` (disk),
     ``Interrupted`` (a signal; what ran is saved).
     """
-    study.validate()
+    check_names(study.validate())
     path = store.save(workdir, name, study, list(command))
     by_id = {cell.config.run_id: cell for cell in cells(study)}
     if retry_failed:

@@ -41,10 +41,17 @@ def drawn(study: Study, runs, workdir) -> tuple[list[Picture], list[str]]:
                 spec = specification(chart)
                 json.dumps(spec, allow_nan=False)
                 found.append(Picture(title, note, spec))
+        except named.Untrusted:
+            warnings.append(f"The picture {name} was left out: --trust runs code of a study's own.")
         except Exception as error:  # of the user's code, whatever it is
             words = " ".join(str(error).split())
             warnings.append(f"The picture {name} was not drawn: {type(error).__name__}: {words}")
     return found, warnings
+
+
+def left_out(study: Study) -> list[str]:
+    """Those that are not drawn where results are only looked at: see ``named.only_ours``."""
+    return [name for name in study.pictures if named.is_refused(name)]
 
 
 def specification(chart) -> dict:

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from samscale.config import from_mapping
+from samscale.file_names import distinct
 from samscale.study.grid import Axis, Study
 from samscale.training import folder
 from samscale.training.files import read_json, write_atomically
@@ -21,7 +22,8 @@ PREFIX = "study-"
 
 
 def place(workdir, name: str) -> pathlib.Path:
-    return pathlib.Path(workdir) / f"{PREFIX}{name}"
+    """Where a study of a name lies; a name leads to no other folder than one of ``workdir``."""
+    return pathlib.Path(workdir) / f"{PREFIX}{distinct(name)}"
 
 
 def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """Tables for other programs, and for the screen."""
 
 import dataclasses
+import re
 
 import pandas as pd
 
@@ -9,28 +10,34 @@ from samscale.config import Config
 SHOWN = ("epoch", "num_params", "train_loss", "test_accuracy", "seconds")
 
 
-def where(table: pd.DataFrame, condition: str | None) -> pd.DataFrame:
-    """The rows for which a condition on columns holds; ``ValueError`` where it cannot be read."""
-    if not condition:
-        return table
-    if table.empty:
-        return table
+def csv(table: pd.DataFrame) -> str:
+    """Comma-separated, with nothing that a spreadsheet would take for a formula.
+
+    Spreadsheets compute a cell that begins with =, +, - or @, and some also look behind blanks, so
+    such texts begin with an apostrophe here. Numbers stay numbers, also where a label is one.
+    """
+    plain = table.map(_inert).rename(columns=_inert)
+    return plain.to_csv(index=False)
+
+
+def _inert(value):
+    if not isinstance(value, str):
+        return value
+    text = re.sub("\r\n?", "\n", value)  # a bare return would end the row, for it is not quoted
     try:
-        kept = table.query(condition)
-        if not isinstance(kept, pd.DataFrame):
-            raise ValueError("it is no condition")
-        return kept
-    except Exception as error:  # pandas raises whatever its parser meets
-        raise ValueError(
-            f"where={condition!r}: must be a condition on columns, as in "
-            f"'width > 300 and optimizer == \"sam\"' ({error})"
-        ) from error
+        float(text)
+    except ValueError:
+        return f"'{text}" if _FORMULA.match(text) else text
+    return text
+
+
+_FORMULA = re.compile(r"[\t\n]|\s*[=+\-@＝＋－＠]")
 
 
 def text(table: pd.DataFrame, kind: str) -> str:
     """csv, json (a line a run), or a few columns for the screen."""
     if kind == "csv":
-        return table.to_csv(index=False).rstrip("\n")
+        return csv(table).rstrip("\n")
     if kind == "json":
         return table.to_json(orient="records", lines=True).rstrip("\n")
     if table.empty:

@@ -2,12 +2,11 @@
 
 import functools
 import os
-import pathlib
 
 import jax
 import numpy as np
 
-from samscale import tasks
+from samscale import cached, tasks
 from samscale.config import Config
 from samscale.training import feed, kept, memory, program
 
@@ -99,9 +98,19 @@ def compiled(config: Config) -> Compiled:
 
 
 def keep_programs() -> None:
-    """Keep compiled programs on disk, unless ``JAX_COMPILATION_CACHE_DIR`` says where."""
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache / "samscale" / "compiled"))
+    """Keep compiled programs on disk, unless ``JAX_COMPILATION_CACHE_DIR`` says where.
+
+    Neither place is used where other users may have written there: see ``cached``.
+    """
+    given = jax.config.jax_compilation_cache_dir
+    folder = os.path.expanduser(given) if given else str(cached.root() / "compiled")
+    if "://" in folder:  # a bucket, which has its own rights
+        return
+    # in this order: closing a folder does not undo what others wrote before
+    if not cached.harmless(folder) or not (given or cached.private(folder)):
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    if not given:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small nets too
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -5,7 +5,8 @@ lower in Python, which takes longer than twenty epochs of a small network. Here 
 all that a program is made from, leads to a *content*, the hash of the lowered program, and that to
 the machine code. What a program is made from: the config, the shapes of the data, the sources of
 this package, versions, settings, the shapes of the arguments. Programs that turn out the same share
-one content, so that edited sources or other knobs need not compile again.
+one content, so that edited sources or other knobs need not compile again. They are pickles of
+machine code: ``cached`` says whose files are trusted.
 """
 
 import contextlib
@@ -15,7 +16,6 @@ import os
 import pathlib
 import pickle
 import platform
-import tempfile
 import zlib
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
 import samscale
-from samscale import data, models
+from samscale import cached, data, models
 from samscale.config import Config
 from samscale.tasks import Task
 from samscale.training import memory
@@ -74,15 +74,16 @@ class Kept:
         if program is None:
             with _without_the_cache_of_xla():
                 program = lowered.compile()
-            _write(content, _serialized(program))
-        _write(named, content.name.encode())
+            if (serialized := _serialized(program)) is not None:
+                cached.write(content, serialized)
+        cached.write(named, content.name.encode())
         return program
 
 
 def place() -> pathlib.Path | None:
-    """Where programs are kept: beside XLA's, if those are."""
+    """Where programs are kept: beside XLA's, if those are, in a folder of this machine."""
     cache = jax.config.jax_compilation_cache_dir
-    wanted = cache and jax.config.jax_enable_compilation_cache
+    wanted = cache and "://" not in cache and jax.config.jax_enable_compilation_cache
     return pathlib.Path(cache) / "whole" if wanted else None
 
 
@@ -112,17 +113,20 @@ def _without_the_cache_of_xla():
 
 
 def _named(path):
-    with contextlib.suppress(OSError, ValueError):
-        return _read(path.with_name(_checked(path).decode()))
+    with contextlib.suppress(ValueError):  # no name, though its digest is right
+        if (content := cached.read(path)) is not None:
+            return _read(path.with_name(content.decode()))
     return None
 
 
 def _read(path):
     """None where there is no such program, or none that can be loaded here."""
+    if (content := cached.read(path)) is None:
+        return None
     with contextlib.suppress(Exception):
-        content = pickle.loads(zlib.decompress(_checked(path)))
+        program = pickle.loads(zlib.decompress(content))
         devices = jax.local_devices()[:1]
-        return serialize_executable.deserialize_and_load(*content, execution_devices=devices)
+        return serialize_executable.deserialize_and_load(*program, execution_devices=devices)
     return None
 
 
@@ -131,27 +135,6 @@ def _serialized(program) -> bytes | None:
     with contextlib.suppress(ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
         return zlib.compress(pickle.dumps(serialize_executable.serialize(program)), 1)
     return None
-
-
-def _checked(path) -> bytes:
-    """What ``_write`` wrote; ``ValueError`` where it is damaged, which machine code must not be."""
-    content = path.read_bytes()
-    digest, content = content[:32], content[32:]
-    if hashlib.sha256(content).digest() != digest:
-        raise ValueError(f"{path}: damaged")
-    return content
-
-
-def _write(path, content: bytes | None):
-    """Whole or not at all, whoever else writes the same."""
-    if content is None:
-        return
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as own:
-            whole = pathlib.Path(own) / path.name
-            whole.write_bytes(hashlib.sha256(content).digest() + content)
-            os.replace(whole, path)
 
 
 def _digest(*parts) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from samscale.study.report import charts, figures, frames, tables, vega
 from samscale.study.sentences import FEW
+from samscale.study.tables import csv
 from samscale.training.files import write_atomically
 
 
@@ -26,7 +27,7 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
     """Write ``report.html``, ``figures/`` and ``results.csv``, each whole or not at all.
 
     Args:
-      cells: a row per run. ``results.csv`` holds them as they are.
+      cells: a row per run. ``results.csv`` holds them, formulas made inert.
       curves: a row per run and epoch: run_id, epoch and metrics.
       analysis: what ``analyse(cells, design)`` returned.
       study_info: name, question, commands, environment, base, axes, warnings, pictures of the
@@ -50,7 +51,7 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
         for suffix in figures.FORMATS if svg else ():
             path = out_dir / "figures" / f"{kind}.{suffix}"
             write_atomically(path, figures.convert(svg, suffix))
-    write_atomically(out_dir / "results.csv", cells.to_csv(index=False).encode())
+    write_atomically(out_dir / "results.csv", csv(cells).encode())
     specs |= {name: spec | {"usermeta": {"own": True}} for name, spec in own.items()}
     write_atomically(out_dir / "report.html", _page(study, specs).encode())
 

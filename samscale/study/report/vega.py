@@ -1,23 +1,15 @@
 """Vega, Vega-Lite and Vega-Embed as one script, 0.9 MB: what makes the charts of a page alive."""
 
-import contextlib
-import os
-import pathlib
-
-from samscale.training.files import write_atomically
+from samscale import cached
 
 
 def script() -> str:
     """To stand in a page. vl-convert takes 2 s to bundle it: it is kept in the cache folder."""
     import vl_convert
 
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    path = cache / "samscale" / "report" / f"vega-{vl_convert.__version__}.js"
-    try:
-        text = path.read_bytes().decode()
-    except OSError:  # not there yet
-        text = vl_convert.javascript_bundle()
-        with contextlib.suppress(OSError):  # a page can do without the cache
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, text.encode())
-    return text.replace("</script", "<\\/script")
+    path = cached.root() / "report" / f"vega-{vl_convert.__version__}"
+    content = cached.read(path)
+    if content is None:
+        content = vl_convert.javascript_bundle().encode()
+        cached.write(path, content)
+    return content.decode().replace("</script", "<\\/script")
