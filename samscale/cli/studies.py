@@ -110,11 +110,14 @@ def results(argv) -> int:
 
     def show():
         from samscale.study import load, tables
+        from samscale.study.results import damages
 
         check_there(args.workdir)
         if args.parquet is not None:
             _check_out("parquet", args.parquet)
-        table = tables.where(load(args.workdir), args.where)
+        whole = load(args.workdir)
+        _tell(damages(whole))
+        table = tables.where(whole, args.where)
         if args.parquet:
             tables.to_parquet(table, args.parquet)
         else:
@@ -133,6 +136,7 @@ def report(argv) -> int:
         from samscale.study.publish import publish
 
         found, path = publish(args.workdir, _named(args))
+        _tell(found.info["warnings"])
         print(f"{found.analysis.answer}\n{path}")
 
     return _asked(show)
@@ -158,7 +162,9 @@ def figure(argv) -> int:
         if path.suffix.lower() != f".{suffix}":
             raise ValueError(f"out={args.out!r}: must end in .{suffix}, as --format says")
         _check_out("out", str(path))
-        if not publish.figure(args.workdir, _named(args), args.kind, path):
+        drawn, warnings = publish.figure(args.workdir, _named(args), args.kind, path)
+        _tell(warnings)
+        if not drawn:
             print("nothing to draw yet; the figure says so", file=sys.stderr)
         print(path)
 
@@ -204,6 +210,11 @@ def _dry_run(chosen, workdir):
 
     screen.show_plan(plan.plan(chosen, workdir))
     return 0
+
+
+def _tell(sentences):
+    for sentence in sentences:
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _asked(show) -> int:
