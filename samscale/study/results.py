@@ -5,6 +5,7 @@ file it is. There is no such column where nothing is damaged.
 """
 
 import dataclasses
+import itertools
 import pathlib
 from array import array
 from collections import defaultdict
@@ -34,7 +35,7 @@ def load(workdir) -> pd.DataFrame:
     if not root.is_dir():
         raise ValueError(f"workdir={str(workdir)!r}: no such folder")
     rows = [row(path) for path in sorted(root.iterdir()) if folder.is_run(path)]
-    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *itertools.chain(*rows)])))
 
 
 def row(path: pathlib.Path) -> dict[str, Any]:

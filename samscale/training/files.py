@@ -58,7 +58,9 @@ def read(path, remedy: str = MEND) -> bytes:
     """The content of a file that must be there. Raises ``Damaged`` if it is absent or no file."""
     try:
         return pathlib.Path(path).read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    except FileNotFoundError as error:
+        raise Damaged(f"{path}: missing; put it back, or move its folder away") from error
+    except (IsADirectoryError, NotADirectoryError) as error:
         raise damaged(path, error.strerror, remedy) from error
 
 
