@@ -1,7 +1,6 @@
 """A report of many finished runs: the whole command, from its start to ``report.html``."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import random
@@ -12,7 +11,7 @@ import tempfile
 from benchmarks.timing import Row
 from samscale.config import Config
 from samscale.study import Study, cells, grid, store
-from samscale.training import folder, record
+from samscale.training import files, folder, record
 
 EPOCHS, STEPS, ROUNDS = 20, 100, 3
 SIZES = [(16 * k, 8 * k) for k in range(1, 11)]
@@ -76,13 +75,16 @@ def write(workdir, count):
 
 def _write_run(path, config, luck):
     path.mkdir()
-    (path / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2))
+    files.write_json(path / folder.CONFIG, dataclasses.asdict(config))
     lines = [{"kind": "epoch", **_epoch(config, epoch, luck)} for epoch in range(1, EPOCHS + 1)]
     inputs, (first, second) = 64, config.num_neurons
     parameters = (inputs + 1) * first + (first + 1) * second + (second + 1) * 10
     lines.append({**lines[-1], "kind": "final", "num_params": parameters, "sparsity": 0.0})
-    (path / record.NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (path / folder.DONE).touch()
+    written = record.Record(path)
+    for line in lines:
+        written.write(line)
+    written.close()
+    record.finish(path, lines[-1]["step"], written.check)
 
 
 def _epoch(config, epoch, luck):

@@ -5,6 +5,10 @@ class Diverged(FloatingPointError):
     """The loss or its gradient is not finite. What was saved before is kept."""
 
 
+class Damaged(OSError):
+    """A file or folder of ours is not what was written there. One sentence, which names it."""
+
+
 class Interrupted(BaseException):
     """A signal asked the run to stop; everything up to here is saved.
 

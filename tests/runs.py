@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from samscale.config import Config
-from samscale.training import checkpoint, progress, record, run
+from samscale.training import checkpoint, files, progress, record, run
 
 TINY = Config(num_neurons=(8,), num_epochs=3, batch_size=100, checkpoint_seconds=0.0)
 VIEW = progress.Silent
@@ -40,12 +40,21 @@ def bits(path):
 
 
 def saved(path):
-    """What a checkpoint holds, but for the seconds."""
+    """What a checkpoint holds, but for the seconds and for the record that holds them too."""
     from flax import serialization
 
-    tree = serialization.msgpack_restore(bits(path))
-    tree.pop("seconds")
+    tree = serialization.msgpack_restore(files.read_sealed(path / checkpoint.NAME))
+    del tree["seconds"], tree["record"]
     return tree
+
+
+def written(path, lines):
+    """A record of these lines in a folder that is made for it."""
+    path.mkdir()
+    found = record.Record(path)
+    for line in lines:
+        found.write(line)
+    found.close()
 
 
 def same(first, second):

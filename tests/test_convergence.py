@@ -1,14 +1,13 @@
 """How fast training losses fall, from the records of runs."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import studies.convergence as study
-from runs import VIEW
+from runs import VIEW, written
 from samscale.flatness import rates
 from samscale.study import convergence, pictures
 from samscale.study.analysis import Design
@@ -22,13 +21,11 @@ def runs(tmp_path, losses, **about):
     rows = []
     for i, values in enumerate(losses):
         name = f"run-{i}"
-        (tmp_path / name).mkdir()
         lines = [
             {"kind": "epoch", "step": k, "epoch": k + 1, "train_loss": v}
             for k, v in enumerate(values)
         ]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (tmp_path / name / "metrics.jsonl").write_text(text)
+        written(tmp_path / name, lines)
         rows.append(
             {
                 "run_id": name,

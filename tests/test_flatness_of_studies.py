@@ -1,7 +1,6 @@
 """What runs measured, during training or since, in a study's table and report."""
 
 import dataclasses
-import json
 
 import pytest
 
@@ -9,7 +8,7 @@ from samscale import cli
 from samscale.cli.words import guarded
 from samscale.flatness.meanings import ASIDE
 from samscale.study import cells, conduct, execute, publish, repeated, results
-from samscale.training import record
+from samscale.training import files, record
 from tiny_study import BASE, tiny
 
 LAYER = "flatness_lambda_1/Dense_0"
@@ -43,7 +42,7 @@ def changed(measured):
 def write(folder, **changes):
     step = record.read(folder)[-1]["step"]
     row = {"step": step, "examples": 50, "seed": 0, "rho": 0.05, "trace": 7.0, "trace_se": 1.0}
-    (folder / "flatness.json").write_text(json.dumps({**row, **changes}))
+    files.write_json(folder / "flatness.json", {**row, **changes})
 
 
 def warned(own, workdir):

@@ -37,9 +37,10 @@ def test_lines_after_the_checkpoint_are_written_again_and_a_torn_one_is_dropped(
         with pytest.raises(KeyboardInterrupt):
             run.train(TINY, tmp_path, VIEW())
     path = tmp_path / TINY.run_id
+    lines = len(record.read(path))
     with (path / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "epoch", "step": 99999}\n{"kind": "ep')
-    assert record.read(path)[-1]["step"] == 99999
+        file.write('{"kind": "ep')
+    assert len(record.read(path)) == lines > 0
     run.train(TINY, tmp_path, VIEW())
     same(path, whole)
 

@@ -13,7 +13,7 @@ import pytest
 
 from runs import TINY, rows
 from samscale.study import execute
-from samscale.training import lease, progress, record, run
+from samscale.training import files, lease, progress, record, run
 
 HOLD = """
 import os, pathlib, sys
@@ -80,9 +80,9 @@ def test_a_lease_that_was_given_back_is_free_at_once_for_every_machine(tmp_path,
 def test_a_later_process_of_the_same_number_is_not_the_owner(tmp_path):
     with lease.held(tmp_path):
         file = tmp_path / f"{lease.LEASE}1"
-        owner = json.loads(file.read_text())
+        owner = json.loads(files.verified_line(file.read_bytes())[0])
         assert owner["started"]
-        file.write_text(json.dumps({**owner, "started": "1"}))
+        file.write_bytes(files.checked_line({**owner, "started": "1"})[0])
         assert lease.state(tmp_path) == lease.LOST
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from reports import DESIGN, HOSTILE, INFO, built, hostile, simulated
+from runs import written
 from samscale.study import results
 from samscale.study.analysis import Design, analyse
 from samscale.study.report import figure, frames, history, vega
@@ -208,9 +209,9 @@ def test_curves_are_the_epochs_of_each_run_once(tmp_path):
     }
     lines["a"] += [{"kind": "epoch", "step": 2, "epoch": e, "train_loss": e / 4} for e in (1, 2)]
     for name, rows in lines.items():
-        (tmp_path / name).mkdir()
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / name / "metrics.jsonl").write_text(text + '{"kind": "epo')
+        written(tmp_path / name, rows)
+        with (tmp_path / name / "metrics.jsonl").open("a") as file:
+            file.write('{"kind": "epo')
     curves = results.curves(pd.DataFrame({"run_id": ["a", "b", "a", "not run"]}), tmp_path)
     columns = ["run_id", "epoch", "train_loss", "gap"]
     found = curves.sort_values(["run_id", "epoch"])[columns].astype(object)

@@ -84,8 +84,9 @@ def _measure(args, names, point, step, about):
 
     from samscale import keys
     from samscale.flatness import examples, measures, remarks
-    from samscale.training.files import write_atomically
+    from samscale.training import files, folder
 
+    folder.sweep(args.run)
     screen = Console(stderr=True)
     key, found = keys.address(args.seed, keys.MEASURE, 1), {}
     n, path = examples.count(point.data), pathlib.Path(args.run) / "flatness.json"
@@ -100,7 +101,7 @@ def _measure(args, names, point, step, about):
             with jax.enable_x64(args.float64):
                 found[name] = measures.numbers(point, key, [name])
             row |= {k: v for k, v in found[name].items() if math.isfinite(v)}
-            write_atomically(path, json.dumps(row, indent=2).encode())
+            files.write_json(path, row)
             progress.advance(task)
     _tell_what_is_not_finite(found)
     if args.json:
@@ -122,17 +123,17 @@ def _measure(args, names, point, step, about):
 
 def _earlier(path, about):
     """What was measured there before in just the same way, to be added to; else ``about`` alone,
-    and what was there is moved aside.
+    and what was there is moved aside. Raises ``Damaged``.
     """
-    try:
-        before = {"float64": False, **json.loads(path.read_bytes())}
-        same = about.items() <= before.items()
-        how = "{examples:,} examples (step {step}, seed {seed}, rho = {rho:g})".format(**before)
-        how += " in float64" * before["float64"]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+    from samscale.training.files import read_json
+
+    if not path.exists():
         return about
-    if same:
+    before = {"float64": False, **read_json(path)}
+    if about.items() <= before.items():
         return before
+    how = "{examples:,} examples (step {step}, seed {seed}, rho = {rho:g})".format(**before)
+    how += " in float64" * before["float64"]
     number = 1 + sum(1 for _ in path.parent.glob("earlier-flatness-*"))
     aside = path.rename(path.with_name(f"earlier-flatness-{number}.json"))
     print(f"{path.name}: what was measured on {how} is now {aside.name}", file=sys.stderr)

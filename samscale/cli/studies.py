@@ -124,11 +124,13 @@ def results(argv) -> int:
 
     def show():
         from samscale.study import conditions, load, tables
+        from samscale.study.results import damages
 
         check_there(args.workdir)
         if args.parquet is not None:
             _check_out("parquet", args.parquet)
         table = load(args.workdir)
+        _tell(damages(table))
         if args.where:
             table = conditions.rows(table, args.where)
         if args.parquet:
@@ -151,6 +153,7 @@ def report(argv) -> int:
         from samscale.study.publish import publish
 
         found, path = publish(args.workdir, _named(args))
+        _tell(found.info["warnings"])
         if names := ", ".join(pictures.left_out(found.study)):
             print(
                 f"left out: {names}, code outside of samscale; say --trust to run it",
@@ -182,7 +185,9 @@ def figure(argv) -> int:
         if path.suffix.lower() != f".{suffix}":
             raise ValueError(f"out={args.out!r}: must end in .{suffix}, as --format says")
         _check_out("out", str(path))
-        if not publish.figure(args.workdir, _named(args), args.kind, path):
+        drawn, warnings = publish.figure(args.workdir, _named(args), args.kind, path)
+        _tell(warnings)
+        if not drawn:
             print("nothing to draw yet; the figure says so", file=sys.stderr)
         print(path)
 
@@ -228,6 +233,11 @@ def _dry_run(chosen, workdir):
 
     screen.show_plan(plan.plan(chosen, workdir))
     return 0
+
+
+def _tell(sentences):
+    for sentence in sentences:
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _asked(show) -> int:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import pathlib
 import re
 import textwrap
 

@@ -64,6 +64,7 @@ def conduct(study: Study, name: str, workdir, execute: Executor, command=(), ret
                 if outcome.status == BUSY:
                     continue
                 cell = left.pop(outcome.run_id)
+                folder.sweep(pathlib.Path(workdir) / outcome.run_id)
                 line = _line(study, cell, outcome, workdir)
                 if outcome.run_id in busy:
                     time.sleep(POLL_SECONDS)  # whoever ran it is about to note it
@@ -91,7 +92,7 @@ def _line(study: Study, cell: Cell, outcome: Outcome, workdir):
     value = study.value or f"test_{study.metric}"
     numbers = {value: found[value]} if outcome.status == DONE and value in found else {}
     reason = {"reason": outcome.reason} if outcome.status == FAILED else {}
-    seconds = {"seconds": found["seconds"]} if outcome.status == DONE else {}
+    seconds = {"seconds": found["seconds"]} if "seconds" in found else {}
     return {
         "run_id": outcome.run_id,
         "status": outcome.status,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from samscale.config import Config
-from samscale.errors import Diverged, Interrupted
+from samscale.errors import Damaged, Diverged
+from samscale.study import results
 from samscale.training import checkpoint, folder, lease, progress, replicas, run
 
 DONE, FAILED, BUSY = "done", "failed", "busy"
@@ -56,12 +57,10 @@ def run_cells(configs: Sequence[Config], workdir, replicas: int = 0) -> Iterator
 
 def known(config: Config, workdir) -> Outcome | None:
     """What the run folder tells of a cell; None while it is neither done nor failed."""
-    path = pathlib.Path(workdir) / config.run_id
-    if folder.is_done(path):
-        return Outcome(config.run_id, DONE)
-    if reason := folder.failure(path):
-        return Outcome(config.run_id, FAILED, reason)
-    return None
+    found = results.outcome(pathlib.Path(workdir) / config.run_id)
+    if found["status"] == results.UNFINISHED:
+        return None
+    return Outcome(config.run_id, found["status"], found["reason"])
 
 
 def _deaths(config, workdir) -> int:
@@ -72,7 +71,7 @@ def _deaths(config, workdir) -> int:
     path = pathlib.Path(workdir) / config.run_id
     try:
         before = list(map(int, (path / TRIED).read_text().split()))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return 0
     if lease.state(path) == lease.ALIVE:
         return 0
@@ -127,9 +126,9 @@ def _replicas(config, wanted):
 def _run(configs, workdir):
     try:
         found = run.train_together(configs, workdir, progress.Silent())
-    except (Interrupted, OSError):
-        raise
     except Exception as error:  # a cell's failure, whatever it is, is not the study's
+        if isinstance(error, OSError) and not isinstance(error, Damaged):
+            raise  # the disk refuses: no cell's fault
         if len(configs) > 1:  # nor its neighbours'
             return [outcome for config in configs for outcome in _run([config], workdir)]
         found = [error]
@@ -141,7 +140,8 @@ def _outcome(config, found, workdir):
         return Outcome(config.run_id, BUSY)
     if isinstance(found, Exception):
         words = " ".join(str(found).split())
-        reason = words if isinstance(found, Diverged) else f"{type(found).__name__}: {words}"
+        ours = isinstance(found, Diverged | Damaged)
+        reason = words if ours else f"{type(found).__name__}: {words}"
         folder.fail(pathlib.Path(workdir) / config.run_id, reason[:500])
         return Outcome(config.run_id, FAILED, reason[:500])
     return Outcome(config.run_id, DONE)

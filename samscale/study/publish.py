@@ -35,7 +35,8 @@ def find(workdir, name: str) -> Findings:
         x_name="parameters" if study.x == "num_params" else study.x,
         log_x=study.x == "num_params",
     )
-    return Findings(study, table, design, analyse(table, design), _info(name, study, starts))
+    info = _info(name, study, starts) | {"warnings": results.damages(table)}
+    return Findings(study, table, design, analyse(table, design), info)
 
 
 def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
@@ -46,13 +47,14 @@ def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
     runs = frames.at_chosen(study)
     curves = results.curves(runs, workdir)
     own, warnings = pictures.drawn(found.study, runs, workdir)
-    info = found.info | {"pictures": own, "warnings": [*warnings, *_measured(runs)]}
+    warnings = [*found.info["warnings"], *warnings, *_measured(runs)]
+    info = found.info | {"pictures": own, "warnings": warnings}
     report.build(found.cells, curves, found.analysis, found.design, info, place)
     return found, place / "report.html"
 
 
-def figure(workdir, name: str, kind: str, path) -> bool:
-    """One figure for a paper, and whether there was anything to draw.
+def figure(workdir, name: str, kind: str, path) -> tuple[bool, list[str]]:
+    """One figure for a paper; whether there was anything to draw, and what was damaged.
 
     Raises ``ValueError`` for an unknown kind or format.
     """
@@ -61,7 +63,8 @@ def figure(workdir, name: str, kind: str, path) -> bool:
     if kind == "training":
         study = frames.Study(found.cells, found.analysis, found.design, found.info)
         curves = results.curves(frames.at_chosen(study), workdir)
-    return report.figure(found.cells, found.analysis, found.design, found.info, kind, path, curves)
+    at = found.analysis, found.design, found.info
+    return report.figure(found.cells, *at, kind, path, curves), found.info["warnings"]
 
 
 def _split(value):
@@ -101,5 +104,4 @@ def _info(name, study, starts):
         "environment": _environment([start["environment"] for start in starts]),
         "base": base,
         "axes": [*words.values(), f"everything else, {FIXED}: as listed"],
-        "warnings": [],
     }

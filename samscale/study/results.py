@@ -1,6 +1,11 @@
-"""Run folders -> tables. Reads only; works in mid-study."""
+"""Run folders -> tables. Reads only; works in mid-study.
 
-import json
+A damaged run is one row: its status is failed, and ``damaged`` holds the sentence that says which
+file it is. There is no such column where nothing is damaged.
+"""
+
+import dataclasses
+import itertools
 import pathlib
 from array import array
 from collections import defaultdict
@@ -9,34 +14,36 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from samscale.config import Config
 from samscale.flatness.meanings import ASIDE
 from samscale.study.grid import METHOD, NUISANCE, REPEATED, Study
 from samscale.study.grid import cells as grid_cells
-from samscale.training import folder, record
-from samscale.training.files import read_json
+from samscale.training import files, folder, record
 
 DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
+COLUMNS = ("run_id", *(f.name for f in dataclasses.fields(Config)), "width", "status", "reason")
 
 
 def load(workdir) -> pd.DataFrame:
     """A row for every run in ``workdir``: its knobs, its last metrics, ``status``, ``run_id``.
 
-    ``width`` is the first hidden layer of an MLP or the filters of a ResNet. Raises ``ValueError``
-    where there is no such folder.
+    ``width`` is the first hidden layer of an MLP or the filters of a ResNet. A folder without runs
+    gives an empty table with the columns that every run has. Raises ``ValueError`` where there is
+    no such folder.
     """
     root = pathlib.Path(workdir)
     if not root.is_dir():
         raise ValueError(f"workdir={str(workdir)!r}: no such folder")
-    rows = [row(path.parent) for path in sorted(root.glob("*/config.json"))]
-    return pd.DataFrame(rows)
+    rows = [row(path) for path in sorted(root.iterdir()) if folder.is_run(path)]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *itertools.chain(*rows)])))
 
 
 def row(path: pathlib.Path) -> dict[str, Any]:
     """One run as ``load`` gives it."""
     try:
-        config, found = read_json(path / "config.json"), outcome(path)
+        config, found = dataclasses.asdict(folder.config(path)), outcome(path)
     except OSError as error:
-        config, found = {}, {"status": FAILED, "reason": str(error)}
+        config, found = {}, _damage(error)
     found = {"run_id": path.name, **config, "width": _width(config), **found}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
@@ -68,6 +75,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
                 "seconds": found.get("seconds", np.nan),
                 "gradients": found.get("gradients", np.nan),
                 "memory": found.get("memory", np.nan),
+                **({"damaged": found["damaged"]} if "damaged" in found else {}),
                 **_flatness(path, found),
             }
         )
@@ -96,14 +104,27 @@ def curves(table: pd.DataFrame, workdir) -> pd.DataFrame:
 
 def outcome(path) -> dict[str, Any]:
     """``status``, ``reason`` and, where it is done, the last metrics of a run."""
-    if folder.is_done(path):
-        try:
-            return {"status": DONE, "reason": "", **_last_line(path)}
-        except (OSError, ValueError) as error:  # tables of others, and of thousands, go on
-            reason = f"{pathlib.Path(path) / record.NAME}: damaged ({error})"
-            return {"status": FAILED, "reason": reason}
-    reason = folder.failure(path)
+    path = pathlib.Path(path)
+    try:
+        if path.exists() and not path.is_dir():
+            raise files.damaged(path, "it is no folder")
+        if folder.is_done(path):
+            last = record.last(path)
+            last.pop("kind")
+            return {"status": DONE, "reason": "", **last}
+        reason = folder.failure(path)
+    except OSError as error:  # tables of other runs, and of thousands, go on
+        return _damage(error)
     return {"status": FAILED if reason else UNFINISHED, "reason": reason or ""}
+
+
+def damages(table: pd.DataFrame) -> list[str]:
+    """What is damaged among the runs of a table, a sentence each."""
+    return list(dict.fromkeys(table["damaged"].dropna())) if "damaged" in table else []
+
+
+def _damage(error):
+    return {"status": FAILED, "reason": str(error), "damaged": str(error)}
 
 
 def _flatness(path, found):
@@ -113,8 +134,15 @@ def _flatness(path, found):
     """
     if found["status"] != DONE:
         return {}
+    try:
+        return _measured(path, found)
+    except OSError as error:  # the run's other numbers are whole
+        return {"damaged": str(error)}
+
+
+def _measured(path, found):
     prefix, file = "flatness_", pathlib.Path(path) / "flatness.json"
-    since = read_json(file) if file.exists() else {}
+    since = files.read_json(file) if file.exists() else {}
     since = since if since.get("step") == found["step"] else {}  # not of a run in the middle
     names = ("step", "examples", "seed", "rho", "float64")
     about = {name: since.pop(name, None) for name in names}
@@ -123,20 +151,14 @@ def _flatness(path, found):
     n = own.pop(prefix + "examples", None)
     ways = [_way(**{k: about[k] for k in ("examples", "rho")})] if set(later) - set(own) else []
     if own:
-        config = read_json(pathlib.Path(path) / "config.json")
-        ways.append(_way(n or config[prefix + "examples"], config[prefix + "rho"]))
+        config = folder.config(path)
+        ways.append(_way(n or config.flatness_examples, config.flatness_rho))
     numbers = {k: v for k, v in (later | own).items() if not k.endswith(ASIDE)}
     return {**numbers, "measured": "; ".join(dict.fromkeys(ways))} if numbers else {}
 
 
 def _way(examples, rho):
     return f"{examples} examples, rho {rho}"
-
-
-def _last_line(path):
-    """Of the record of a finished run; tables of thousands need no other line."""
-    *_, last, _ = (pathlib.Path(path) / record.NAME).read_bytes().rsplit(b"\n", 2)
-    return {name: value for name, value in json.loads(last).items() if name != "kind"}
 
 
 def _width(config):

@@ -15,8 +15,7 @@ from typing import Any
 from samscale.config import from_mapping
 from samscale.file_names import distinct
 from samscale.study.grid import Axis, Study
-from samscale.training import folder
-from samscale.training.files import read_json, write_atomically
+from samscale.training import files, folder
 
 PREFIX = "study-"
 
@@ -30,16 +29,17 @@ def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
     """Raises ``OSError`` where the disk does."""
     path = place(workdir, name)
     path.mkdir(parents=True, exist_ok=True)
+    files.sweep(path)
     content = dataclasses.asdict(study)
     content["axes"] = [axis._asdict() for axis in study.axes]
     content["starts"] = _starts(path / "study.json", command)
-    write_atomically(path / "study.json", json.dumps(content, indent=2).encode())
+    files.write_json(path / "study.json", content)
     return path
 
 
 def _starts(path, command) -> list[dict[str, Any]]:
     """Every command and environment that the study was run with, those that repeat once."""
-    before = _remembered(read_json(path)) if path.is_file() else []
+    before = _remembered(files.read_json(path)) if path.exists() else []
     new = {"command": command, "environment": folder.environment()}
     environment = lambda start: {**start["environment"], "time": "", "command": ""}
     plain = lambda start: (start["command"], environment(start))
@@ -55,29 +55,36 @@ def _remembered(content) -> list[dict[str, Any]]:
 def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
     """The study as it was saved, and its starts: each a ``command`` and an ``environment``.
 
-    Raises ``ValueError`` where none was, ``OSError`` where it is damaged.
+    Raises ``ValueError`` where none was, ``Damaged``.
     """
     if not pathlib.Path(workdir).is_dir():
         raise ValueError(f"workdir={str(workdir)!r}: no such folder")
     path = place(workdir, name) / "study.json"
-    if not path.is_file():
-        choices = ", ".join(names(workdir)) or "none yet"
+    if name not in (known := names(workdir)):
+        choices = ", ".join(known) or "none yet"
         raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
-    content = read_json(path)
-    starts = _remembered(content)
-    content["base"] = from_mapping(content["base"])
-    content["axes"] = tuple(
-        Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"]
-    )
-    content["pictures"] = tuple(content.get("pictures", ()))
-    return Study(**content), starts
+    content = files.read_json(path)
+    try:
+        starts = _remembered(content)
+        return _study(content), starts
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise files.damaged(path, f"of another version: {error}") from error
+
+
+def _study(content) -> Study:
+    base = from_mapping(content["base"])
+    axes = tuple(Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"])
+    pictures = tuple(content.get("pictures", ()))
+    return Study(**{**content, "base": base, "axes": axes, "pictures": pictures})
 
 
 def names(workdir) -> list[str]:
-    """Of the studies in a work folder, the newest first."""
-    found = pathlib.Path(workdir).glob(f"{PREFIX}*/study.json")
-    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent.name.removeprefix(PREFIX) for path in newest]
+    """Of the studies in a work folder, the newest first, even if their ``study.json`` was lost."""
+    newest: dict[str, float] = {}
+    for file in ("study.jsonl", "study.json"):
+        for path in pathlib.Path(workdir).glob(f"{PREFIX}*/{file}"):
+            newest[path.parent.name.removeprefix(PREFIX)] = path.stat().st_mtime
+    return sorted(newest, key=newest.__getitem__, reverse=True)
 
 
 def mend(path: pathlib.Path) -> None:
@@ -93,7 +100,7 @@ _SEEN: dict[pathlib.Path, tuple[int, dict[str, str]]] = {}  # file -> bytes read
 
 def noted(path: pathlib.Path) -> dict[str, str]:
     """run_id -> the status that was written down last, by whichever process; only new lines are
-    read again."""
+    read again. A damaged line says nothing, so its cell is noted again."""
     file = (path / "study.jsonl").resolve()
     if not file.exists():
         return {}
@@ -105,7 +112,7 @@ def noted(path: pathlib.Path) -> dict[str, str]:
         whole = lines.read().rpartition(b"\n")[0]
     for text in whole.split(b"\n"):
         with contextlib.suppress(ValueError, KeyError):
-            row = json.loads(text)
+            row = json.loads(files.verified_line(text)[0])
             found[row["run_id"]] = row["status"]
     _SEEN[file] = start + (len(whole) + 1 if whole else 0), found
     return found
@@ -113,9 +120,9 @@ def noted(path: pathlib.Path) -> dict[str, str]:
 
 def note(path: pathlib.Path, line: dict[str, Any]) -> None:
     """Append a line to ``study.jsonl``."""
-    text = json.dumps({"time": round(time.time(), 3), **line}) + "\n"
+    text, _ = files.checked_line({"time": round(time.time(), 3), **line})
     handle = os.open(path / "study.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(handle, text.encode())
+        os.write(handle, text)
     finally:
         os.close(handle)

@@ -10,44 +10,48 @@ from typing import Any
 import jax
 from flax import serialization
 
-from samscale.training.files import write_atomically
+from samscale.errors import Damaged
+from samscale.training import files
+from samscale.training import folder as run_folder
 
-NAME = "checkpoint.msgpack"
+NAME = run_folder.CHECKPOINT
+REMEDY = "move it away to begin the run again"
 
 
 def save(folder, tree: Any) -> None:
     """Raises ``OSError`` where the disk does, leaving the last checkpoint as it was."""
-    write_atomically(pathlib.Path(folder) / NAME, serialization.to_bytes(tree))
+    files.write_atomically(pathlib.Path(folder) / NAME, files.sealed(serialization.to_bytes(tree)))
 
 
 def restore(folder, like: Any) -> Any:
     """The saved tree, shaped ``like`` the given one; ``like`` itself where nothing was saved yet.
 
-    Raises ``OSError`` where the file is not such a tree.
+    Raises ``Damaged`` where the file is not such a tree.
     """
     path = pathlib.Path(folder) / NAME
     if not path.exists():
         return like
     try:
-        return serialization.from_bytes(like, path.read_bytes())
+        return serialization.from_bytes(like, files.read_sealed(path, REMEDY))
     except (ValueError, KeyError, TypeError) as error:
-        raise OSError(
-            f"{path}: damaged, or of another version; move it away to begin the run again ({error})"
-        ) from error
+        raise files.damaged(path, f"of another version: {error}", REMEDY) from error
 
 
 def restore_state(folder, like: Any) -> Any:
-    """Only the saved ``state``, shaped ``like`` the given one, whose leaves may be abstract."""
+    """Only the saved ``state``, shaped ``like`` the given one, whose leaves may be abstract.
+
+    Raises ``Damaged`` where the file holds none.
+    """
     path = pathlib.Path(folder) / NAME
     try:
-        saved = serialization.msgpack_restore(path.read_bytes())["state"]
+        saved = serialization.msgpack_restore(files.read_sealed(path, REMEDY))["state"]
         found = serialization.from_state_dict(like, saved)
         shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
         if shapes(found) != shapes(like):
             raise ValueError("its arrays have other shapes than the config's")
         return found
     except (ValueError, KeyError, TypeError) as error:
-        raise OSError(f"{path}: damaged, or of another version ({error})") from error
+        raise files.damaged(path, f"of another version: {error}", REMEDY) from error
 
 
 def step(folder) -> int:
@@ -56,6 +60,6 @@ def step(folder) -> int:
     if not path.exists():
         return 0
     try:
-        return int(serialization.msgpack_restore(path.read_bytes())["state"]["step"])
-    except (ValueError, KeyError, TypeError):
+        return int(serialization.msgpack_restore(files.read_sealed(path))["state"]["step"])
+    except (Damaged, ValueError, KeyError, TypeError):
         return 0  # ``restore`` says what is wrong

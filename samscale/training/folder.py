@@ -1,25 +1,28 @@
 """A run folder: ``config.json``, ``environment.json``, the record, a checkpoint, and ``done``.
 
 Its name is a function of the config (``Config.run_id``), so two different runs never share one.
-Nothing here deletes anything.
+``done`` is written last and says where the run ended, so that a record or checkpoint of an earlier
+moment is not taken for the last. Nothing here deletes anything but what killed writes left behind.
 """
 
 import contextlib
 import dataclasses
 import datetime
 import functools
-import json
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
 
-from samscale.config import Config
-from samscale.training import lease
-from samscale.training.files import read_json, write_atomically
+from samscale.config import Config, from_mapping
+from samscale.training import files, lease, record
+from samscale.training.record import DONE, is_done
 
-DONE, FAILED = "done", "failed.json"
+CONFIG, ENVIRONMENT, FAILED = "config.json", "environment.json", "failed.json"
+CHECKPOINT, SNAPSHOTS = "checkpoint.msgpack", "snapshots"
+OWNED = (CONFIG, ENVIRONMENT, DONE, record.NAME, CHECKPOINT)  # by whoever has the lease
 
 
 @contextlib.contextmanager
@@ -27,36 +30,62 @@ def opened(config: Config, workdir):
     """The folder of a run, made where needed, and the lease that keeps other processes out.
 
     A finished run is only looked at, perhaps on a disk that cannot be written: without a lease.
+    What killed processes left of their writes is removed.
     Raises ``OSError`` where the disk refuses, ``BlockingIOError`` where another process is at it.
     """
     folder = pathlib.Path(workdir) / config.run_id
     if config.restore_checkpoint and is_done(folder):
+        sweep(folder)
         yield folder, None
         return
     folder.mkdir(parents=True, exist_ok=True)
     with lease.held(folder) as ours:
+        sweep(folder, OWNED)
         if not config.restore_checkpoint:
             _move_aside(folder)
         if not is_done(folder):
-            _write_json(folder / "config.json", dataclasses.asdict(config))
-            _write_json(folder / "environment.json", environment())
+            files.write_json(folder / CONFIG, dataclasses.asdict(config))
+            files.write_json(folder / ENVIRONMENT, environment())
         yield folder, ours
 
 
-def is_done(folder) -> bool:
-    return (pathlib.Path(folder) / DONE).exists()
+def sweep(folder, owned=()) -> None:
+    """Removes what killed writes left behind, as ``files.sweep`` does, of snapshots too."""
+    for place in (pathlib.Path(folder), pathlib.Path(folder) / SNAPSHOTS):
+        files.sweep(place, owned)
 
 
-def finish(folder) -> None:
-    """The last act of a run: whoever reads folders trusts only those with this file."""
-    write_atomically(pathlib.Path(folder) / DONE, b"")
+def is_run(folder) -> bool:
+    """Whether a run has begun there, even if some of its files were lost since."""
+    names = (CONFIG, record.NAME, CHECKPOINT, DONE)
+    return any((pathlib.Path(folder) / name).exists() for name in names)
+
+
+def config(folder) -> Config:
+    """The config of a run. Raises ``Damaged`` if it is not the one that the folder was made for.
+
+    The folder's name holds a hash of the config. A folder that was given a name of its own is
+    taken at its word, and ``earlier-N`` inside of a run folder is a run of the same config.
+    """
+    path = pathlib.Path(folder).resolve()
+    content = files.read_json(path / CONFIG)
+    try:
+        found = from_mapping(content)
+        own = found.run_id
+    except (ValueError, TypeError, AttributeError) as error:
+        raise files.damaged(path / CONFIG, f"of another version: {error}") from error
+    name = path.parent.name if re.fullmatch(r"earlier-\d+", path.name) else path.name
+    hashes = [words.rpartition("-")[2] for words in (own, name)]
+    if hashes[0] != hashes[1] and re.fullmatch(f"[0-9a-f]{{{len(hashes[0])}}}", hashes[1]):
+        raise files.damaged(path / CONFIG, f"it is the config of {own}, not of this folder")
+    return found
 
 
 def fail(folder, reason: str) -> None:
     """Remember why a run cannot be finished, so that a study does not try it again and again."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / FAILED, {"reason": reason})
+    files.write_json(folder / FAILED, {"reason": reason})
 
 
 def failure(folder) -> str | None:
@@ -64,7 +93,7 @@ def failure(folder) -> str | None:
     path = pathlib.Path(folder) / FAILED
     if not path.exists() or is_done(folder):
         return None
-    return read_json(path)["reason"]
+    return files.read_json(path, "move it away, and the run is tried again")["reason"]
 
 
 def forgive(folder) -> None:
@@ -116,7 +145,3 @@ def _move_aside(folder):
         aside.mkdir()
         for path in sorted(content, key=lambda path: path.name != DONE):  # first it is not done
             path.rename(aside / path.name)
-
-
-def _write_json(path, content):
-    write_atomically(path, json.dumps(content, indent=2).encode())

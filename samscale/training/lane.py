@@ -9,8 +9,7 @@ from samscale import pruning
 from samscale.config import Config
 from samscale.errors import Diverged
 from samscale.tasks import Task
-from samscale.training import checkpoint, folder
-from samscale.training.record import NAME, Record
+from samscale.training import checkpoint, record
 from samscale.training.summary import host_means, summary, train_means
 
 
@@ -21,28 +20,20 @@ class Lane:
         self.config, self.path, self.lease = config, path, lease
         self.tracker, self.task = tracker, task
         self.error: Exception | None = None  # why it cannot go on
-        self.record: Record | None = None
+        self.record: record.Record | None = None
         self.final: dict[str, Any] = {}  # the last line, once it is written
 
     def restore(self, state, infos):
         """The state to go on from. ``infos``: what steps report, by name."""
         zeros = dict.fromkeys(infos, 0.0)
         saved = {"state": state, "epoch": zeros, "interval": dict(zeros), "seconds": 0.0}
+        saved["record"] = 0  # the check of its last line
         saved = checkpoint.restore(self.path, saved)
         self.sums = {"epoch": saved["epoch"], "interval": saved["interval"]}
         self.seconds = saved["seconds"]  # of this epoch, spent by earlier processes
         self.step = int(saved["state"].step)
-        self.record = Record(self.path, self.step)
+        self.record = record.Record(self.path, int(saved["record"]))
         return saved["state"]
-
-    def check_record(self, per_epoch) -> None:
-        """Raises ``OSError`` where epochs that the checkpoint has behind it are not recorded."""
-        epochs = sum(row["kind"] == "epoch" for row in self.record.rows)
-        if epochs < self.step // per_epoch:
-            raise OSError(
-                f"{self.path / NAME}: has {epochs} of {self.step // per_epoch} epochs that were "
-                "trained; put it back, or begin again with --config.restore_checkpoint=False"
-            )
 
     def absorb(self, infos, count, seconds) -> None:
         """What ``count`` steps report. Raises ``Diverged``."""
@@ -84,7 +75,8 @@ class Lane:
 
     def save(self, state) -> None:
         self.lease.check()
-        checkpoint.save(self.path, {"state": state, **self.sums, "seconds": self.seconds})
+        more = {"seconds": self.seconds, "record": self.record.sync()}
+        checkpoint.save(self.path, {"state": state, **self.sums, **more})
 
     def finish(self, state, gradients: float, memory: int) -> None:
         """The last line. ``gradients``: of a batch, in all; ``memory``: bytes that steps need."""
@@ -100,8 +92,7 @@ class Lane:
             "memory": memory,
             "seconds": round(sum(row["seconds"] for row in epochs), 4),
         }
-        if self.record.rows[-1]["kind"] != "final":
-            self._write(row)
+        self._write(row)
         self.lease.check()
         self.final = row
 
@@ -110,7 +101,7 @@ class Lane:
             self.record.close()
         self.tracker.close()
         if self.final and self.error is None:
-            folder.finish(self.path)
+            record.finish(self.path, self.step, self.record.check)
 
     def _means(self, period):
         """Means since the period began, which ends here."""

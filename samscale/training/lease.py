@@ -12,9 +12,12 @@ import functools
 import json
 import os
 import pathlib
+import re
 import socket
 import threading
 import time
+
+from samscale.training import files
 
 SECONDS = float(os.environ.get("SAMSCALE_LEASE_SECONDS", 60))  # without a sign of life
 STUCK_SECONDS = float(os.environ.get("SAMSCALE_STUCK_SECONDS", 1800))  # without a step: no life
@@ -63,7 +66,8 @@ def held(path: pathlib.Path):
     try:
         with (path / f"{LEASE}{number + 1}").open("x") as file:
             pid = os.getpid()
-            json.dump({"machine": _machine(), "pid": pid, "started": _started(pid)}, file)
+            owner = {"machine": _machine(), "pid": pid, "started": _started(pid)}
+            file.write(files.checked_line(owner)[0].decode())
     except FileExistsError as error:
         raise taken from error
     with contextlib.suppress(OSError):  # only the newest is looked at
@@ -84,13 +88,13 @@ def state(path) -> str:
         return FREE
     file = path / f"{LEASE}{number}"
     try:
-        renewed, text = file.stat().st_mtime, file.read_text()
+        renewed = file.stat().st_mtime
     except FileNotFoundError:  # a newer one has come meanwhile
         return ALIVE
     if renewed == 0:
         return FREE
     late = _now(path) - renewed > SECONDS
-    return LOST if late or _owner_is_dead(text) else ALIVE
+    return LOST if late or _owner_is_dead(file) else ALIVE
 
 
 def _now(path) -> float:
@@ -109,14 +113,18 @@ def newest(path) -> int:
         names = os.listdir(path)
     except FileNotFoundError:
         return 0
-    return max((int(n.removeprefix(LEASE)) for n in names if n.startswith(LEASE)), default=0)
+    numbers = [name.removeprefix(LEASE) for name in names if name.startswith(LEASE)]
+    return max((int(n) for n in numbers if re.fullmatch("[1-9][0-9]*", n)), default=0)
 
 
-def _owner_is_dead(text) -> bool:
-    """As far as this machine can know: not of processes elsewhere."""
+def _owner_is_dead(file) -> bool:
+    """As far as this machine can know: not of processes elsewhere.
+
+    A lease that is just being written, or damaged, lapses if nobody renews it.
+    """
     try:
-        owner = json.loads(text)
-    except ValueError:  # just being written
+        owner = json.loads(files.verified_line(file.read_bytes())[0])
+    except (OSError, ValueError):
         return False
     return owner["machine"] == _machine() and not _lives(owner["pid"], owner["started"])
 

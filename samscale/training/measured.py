@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -11,29 +10,35 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from samscale import keys, pruning, tasks
-from samscale.config import PLAIN, Config, choose, from_mapping
+from samscale.config import PLAIN, Config, choose
 from samscale.flatness.measures import MEASURES, Point, measured
 from samscale.tasks import Task
-from samscale.training import checkpoint, program, snapshots
+from samscale.training import checkpoint, files, program, record, snapshots
+from samscale.training import folder as run_folder
 from samscale.training.step import Knobs, State
 
 
 def load(folder) -> tuple[Config, Task, State]:
     """The config, task and saved state of a run folder, finished or not.
 
-    Raises ``ValueError`` where it is none or its data are absent, ``OSError`` where it is damaged.
+    Raises ``ValueError`` where it is none or its data are absent, ``Damaged``.
     """
-    folder = pathlib.Path(folder)
-    if not (folder / "config.json").is_file():
+    path = pathlib.Path(folder)
+    if not run_folder.is_run(path):
         raise ValueError(f"run={str(folder)!r}: must be a run folder, with a config.json")
-    config = _config(folder / "config.json")
-    if not (folder / checkpoint.NAME).is_file():
+    config = run_folder.config(path).validate()
+    done = record.is_done(path)
+    if not done and not (path / checkpoint.NAME).exists():
         raise ValueError(f"run={str(folder)!r}: must have a checkpoint; nothing was saved yet")
     task = tasks.build(config)
     p = program.build(config, task)
     order = jax.eval_shape(p.order, Knobs.of(config), 0)
     like = jax.eval_shape(p.init, Knobs.of(config), dict(task.train), order)
-    return config, task, checkpoint.restore_state(folder, like)
+    state = checkpoint.restore_state(path, like)
+    if done and int(state.step) != (last := record.end(path)["step"]):
+        reason = f"it is of step {int(state.step)}, though the run ended at {last}"
+        raise files.damaged(path / checkpoint.NAME, reason, checkpoint.REMEDY)
+    return config, task, state
 
 
 def of_run(folder, examples: int = 1000, seed: int = 0) -> tuple[Config, State, Point]:
@@ -43,13 +48,6 @@ def of_run(folder, examples: int = 1000, seed: int = 0) -> tuple[Config, State, 
     epoch = -(-int(state.step) // per_epoch)
     here = point(config, task, state, examples, seed)
     return config, state, here._replace(before=before(folder, epoch, state))
-
-
-def _config(path) -> Config:
-    try:
-        return from_mapping(dict(json.loads(path.read_bytes()))).validate()
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged, or of another version ({error})") from error
 
 
 def check(config: Config) -> None:

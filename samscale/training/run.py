@@ -107,8 +107,6 @@ class _Loop:
         nothing = (window.examples, window.order, 0, 0, self.knobs)
         state, infos = machine.advance(state, *nothing)  # compiles, and shows what steps report
         states = [lane.restore(machine.row(state, i), infos) for i, lane in enumerate(lanes)]
-        for lane in lanes:
-            lane.check_record(machine.program.steps_per_epoch)
         self.state = jax.device_put(machine.stack(states))
         self.step = lanes[0].step
         self.last_save = time.perf_counter()

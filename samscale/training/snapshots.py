@@ -4,15 +4,17 @@ Epoch 0 is the initialization. A resumed run writes the same bits again.
 """
 
 import pathlib
+import re
 from typing import Any
 
 import jax
 from flax import serialization
 
 from samscale.config import Config
-from samscale.training.files import write_atomically
+from samscale.training import files
+from samscale.training import folder as run_folder
 
-FOLDER = "snapshots"
+FOLDER = run_folder.SNAPSHOTS
 
 
 def due(config: Config, epoch: int, last: int) -> bool:
@@ -29,24 +31,25 @@ def save(folder, epoch: int, params: Any) -> None:
     """Raises ``OSError`` where the disk does."""
     path = _path(folder, epoch)
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, serialization.to_bytes(jax.device_get(params)))
+    files.write_atomically(path, files.sealed(serialization.to_bytes(jax.device_get(params))))
 
 
 def epochs(folder) -> list[int]:
     """Those that were kept, in order."""
     found = (pathlib.Path(folder) / FOLDER).glob("epoch-*.msgpack")
-    return sorted(int(path.stem.removeprefix("epoch-")) for path in found)
+    numbers = [path.stem.removeprefix("epoch-") for path in found]
+    return sorted(int(number) for number in numbers if re.fullmatch("[0-9]{6,}", number))
 
 
 def load(folder, epoch: int, like: Any) -> Any:
-    """Parameters shaped as ``like``; None where they were not kept. Raises ``OSError``."""
+    """Parameters shaped as ``like``; None where they were not kept. Raises ``Damaged``."""
     path = _path(folder, epoch)
     if not path.exists():
         return None
     try:
-        return serialization.from_bytes(like, path.read_bytes())
+        return serialization.from_bytes(like, files.read_sealed(path))
     except (ValueError, KeyError, TypeError) as error:
-        raise OSError(f"{path}: damaged, or of another version ({error})") from error
+        raise files.damaged(path, f"of another version: {error}") from error
 
 
 def _path(folder, epoch):
