@@ -204,7 +204,7 @@ def test_what_did_not_converge_is_said(trained, capsys, monkeypatch):
 def test_a_config_that_cannot_be_read_is_a_sentence_with_its_path(text, tmp_path, capsys):
     (tmp_path / "config.json").write_text(text)
     assert flatness(tmp_path) == 1
-    assert "config.json: damaged; move it away" in capsys.readouterr().err
+    assert "config.json: damaged; put it back" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path, capsys):

@@ -39,17 +39,11 @@ def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
 
 def _starts(path, command) -> list[dict[str, Any]]:
     """Every command and environment that the study was run with, those that repeat once."""
-    before = _remembered(files.read_json(path)) if path.exists() else []
+    before = files.read_json(path)["starts"] if path.exists() else []
     new = {"command": command, "environment": folder.environment()}
     environment = lambda start: {**start["environment"], "time": "", "command": ""}
     plain = lambda start: (start["command"], environment(start))
     return before if plain(new) in map(plain, before) else [*before, new]
-
-
-def _remembered(content) -> list[dict[str, Any]]:
-    """Takes the starts out of what was saved; studies once remembered only their last one."""
-    last = {key: content.pop(key) for key in ("command", "environment") if key in content}
-    return content.pop("starts", [last])
 
 
 def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
@@ -65,7 +59,7 @@ def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
         raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
     content = files.read_json(path)
     try:
-        starts = _remembered(content)
+        starts = content.pop("starts")
         return _study(content), starts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise files.damaged(path, f"of another version: {error}") from error

@@ -67,17 +67,19 @@ def config(folder) -> Config:
     The folder's name holds a hash of the config. A folder that was given a name of its own is
     taken at its word, and ``earlier-N`` inside of a run folder is a run of the same config.
     """
-    path = pathlib.Path(folder).resolve()
-    content = files.read_json(path / CONFIG)
+    file, path = pathlib.Path(folder) / CONFIG, pathlib.Path(folder).resolve()
+    content = files.read_json(file, record.BEGIN_AGAIN)
     try:
         found = from_mapping(content)
         own = found.run_id
     except (ValueError, TypeError, AttributeError) as error:
-        raise files.damaged(path / CONFIG, f"of another version: {error}") from error
+        raise files.damaged(file, f"of another version: {error}", record.BEGIN_AGAIN) from error
     name = path.parent.name if re.fullmatch(r"earlier-\d+", path.name) else path.name
     hashes = [words.rpartition("-")[2] for words in (own, name)]
     if hashes[0] != hashes[1] and re.fullmatch(f"[0-9a-f]{{{len(hashes[0])}}}", hashes[1]):
-        raise files.damaged(path / CONFIG, f"it is the config of {own}, not of this folder")
+        raise files.damaged(
+            file, f"it is the config of {own}, not of this folder", record.BEGIN_AGAIN
+        )
     return found
 
 
