@@ -5,7 +5,17 @@ import pathlib
 import sys
 
 from samscale.cli.train import call
-from samscale.cli.words import check_there, check_workdir, fail, guarded, piped, stoppable, words
+from samscale.cli.words import (
+    Number,
+    check_there,
+    check_workdir,
+    fail,
+    guarded,
+    piped,
+    stoppable,
+    words,
+)
+from samscale.laws import AT_ONCE, SEEDS
 
 FORMATS = ("pdf", "png", "svg")
 FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
@@ -17,21 +27,20 @@ def study(argv) -> int:
     parser.add_argument("file", metavar="FILE", help="a study file, as in studies/")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="a folder for the runs")
     parser.add_argument("--quick", action="store_true", help="shrink the study to minutes")
-    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the file's")
-    parser.add_argument("--seeds", type=int, metavar="N", help="instead of the file's")
+    parser.add_argument("--epochs", action=Number, help="instead of the file's")
+    parser.add_argument("--seeds", action=Number, law=SEEDS, help="instead of the file's")
     parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
     parser.add_argument("--executor", default="here", help="here, processes, ray, slurm")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="at a time; 0: all")
-    parser.add_argument(
-        "--replicas", type=int, default=0, metavar="N", help="runs under vmap; 0: what is faster"
-    )
+    at_once = {"action": Number, "law": AT_ONCE, "default": 0}
+    parser.add_argument("--workers", **at_once, help="at a time; 0: all")
+    parser.add_argument("--replicas", **at_once, help="runs under vmap; 0: what is faster")
     parser.add_argument("--address", help="of a Ray cluster; default: auto")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the executor"
     )
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
-    args = parser.parse_args(argv[1:])
     try:
+        args = parser.parse_args(argv[1:])
         check_workdir(args.workdir)
         chosen = _changed(load_study(args.file), args).validate()
         from samscale.study import executors
