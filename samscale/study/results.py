@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from samscale.flatness.meanings import ASIDE
-from samscale.study.grid import METHOD, NUISANCE, REPEATED, Study
+from samscale.study.axes import METHOD, NUISANCE, REPEATED
+from samscale.study.grid import Study
 from samscale.study.grid import cells as grid_cells
 from samscale.training import folder, record
 from samscale.training.files import read_json

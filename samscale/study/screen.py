@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from samscale.study.grid import METHOD
+from samscale.study.axes import METHOD
 from samscale.study.statistics import headline
 from samscale.training.progress import clock
 

@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 from samscale.config import from_mapping
-from samscale.study.grid import Axis, Study
+from samscale.study.axes import Axis
+from samscale.study.grid import Study
 from samscale.training import folder
 from samscale.training.files import read_json, write_atomically
 

@@ -3,7 +3,8 @@
 import sys
 import time
 
-from samscale.study.grid import METHOD, Study
+from samscale.study.axes import METHOD
+from samscale.study.grid import Study
 from samscale.training.progress import EVERY_SECONDS, clock
 
 
