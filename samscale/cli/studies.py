@@ -43,9 +43,10 @@ def study(argv) -> int:
         args = parser.parse_args(argv[1:])
         check_workdir(args.workdir)
         chosen = _changed(load_study(args.file), args).validate()
-        from samscale.study import executors
+        from samscale.study import executors, store
 
         execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
+        store.check_same(args.workdir, _name_of(args), chosen, args.file)
         _ready(chosen)
         if args.dry_run:
             return _dry_run(chosen, args.workdir)
@@ -188,7 +189,8 @@ def load_study(file: str):
 def _run(chosen, name, args, execute, command):
     from samscale.study import conduct, publish, screen
 
-    conduct.conduct(chosen, name, args.workdir, execute, command, args.retry_failed)
+    how = {"retry_failed": args.retry_failed, "file": args.file}
+    conduct.conduct(chosen, name, args.workdir, execute, command, **how)
     found, path = publish.publish(args.workdir, name)
     screen.show(found)
     print(f"Report: {path}\nRun folders: {args.workdir}")

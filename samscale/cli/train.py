@@ -6,6 +6,7 @@ import importlib.util
 import pathlib
 import re
 import textwrap
+import traceback
 import typing
 
 from ml_collections import ConfigDict
@@ -91,13 +92,26 @@ def call(file: str, field: str, function: str, *arguments):
     try:
         spec.loader.exec_module(module)
     except WHATEVER as error:
-        raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
+        raise ValueError(_fault(field, file, error)) from error
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{field}={file!r}: must define {function}()")
     try:
         return getattr(module, function)(*arguments)
     except WHATEVER as error:
-        raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
+        raise ValueError(_fault(field, file, error)) from error
+
+
+def _fault(field, file, error):
+    """What a user's file raised and at which of its lines, in one sentence."""
+    here = pathlib.Path(file).resolve()
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename).resolve() == here]
+    if isinstance(error, SyntaxError) and pathlib.Path(error.filename or "").resolve() == here:
+        lines.append(error.lineno)
+    where = f", line {lines[-1]}" if lines else ""
+    what = "it exits" if isinstance(error, SystemExit) else type(error).__name__
+    said = " ".join(str(error).split())
+    return f"{field}={file!r}{where}: {what}" + (f": {said}" if said else "")
 
 
 def _ready(config: Config):

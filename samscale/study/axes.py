@@ -111,7 +111,9 @@ def check(axis: Any) -> None:
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"axes: {said(name)} must be the name of an axis")
     _check_name(name, role)
-    if not isinstance(values, Mapping) or not values:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"axes: {name!r} must map labels to changes, not be {said(values)}")
+    if not values:
         raise ValueError(f"axes: {name!r} must have at least one value")
     for label, changes in values.items():
         if not isinstance(label, str) or not isinstance(changes, Mapping):

@@ -33,7 +33,9 @@ def check(study: Study) -> None:
             raise ValueError(f"{field}={name!r}: must be one of {', '.join(known)}")
 
 
-def conduct(study: Study, name: str, workdir, execute: Executor, command=(), retry_failed=False):
+def conduct(
+    study: Study, name: str, workdir, execute: Executor, command=(), retry_failed=False, file=""
+):
     """Run every cell of a study that is not done; returns the study's folder.
 
     Finished cells are kept, unfinished ones go on from their checkpoints, a failed one is noted
@@ -41,7 +43,7 @@ def conduct(study: Study, name: str, workdir, execute: Executor, command=(), ret
     ``Interrupted`` (a signal; what ran is saved).
     """
     study.validate()
-    path = store.save(workdir, name, study, list(command))
+    path = store.save(workdir, name, study, list(command), file)
     by_id = {cell.config.run_id: cell for cell in cells(study)}
     if retry_failed:
         for run_id in by_id:

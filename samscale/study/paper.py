@@ -20,7 +20,7 @@ def published(x, source: str = "", **series) -> dict[str, Any]:
         if not isinstance(pair, tuple):
             raise ValueError(f"{law}, not {said(means)}")
         own, errors = pair, (None,) * len(pair)
-        if len(pair) == 2 and isinstance(pair[0], tuple):
+        if len(pair) == 2 and all(isinstance(part, tuple) for part in pair):
             own, errors = pair
         if not len(x) == len(own) == len(errors):
             raise ValueError(f"{law}: there are {len(x)} x and {len(own)} means")

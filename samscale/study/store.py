@@ -14,7 +14,7 @@ from typing import Any
 
 from samscale.config import from_mapping
 from samscale.study.axes import Axis
-from samscale.study.grid import Study
+from samscale.study.grid import Study, cells
 from samscale.training import folder
 from samscale.training.files import read_json, write_atomically
 
@@ -25,15 +25,39 @@ def place(workdir, name: str) -> pathlib.Path:
     return pathlib.Path(workdir) / f"{PREFIX}{name}"
 
 
-def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
-    """Raises ``OSError`` where the disk does."""
+def save(workdir, name: str, study: Study, command: list[str], file: str = "") -> pathlib.Path:
+    """``file``: that the study is written in. Raises ``OSError`` where the disk does."""
     path = place(workdir, name)
     path.mkdir(parents=True, exist_ok=True)
     content = dataclasses.asdict(study)
     content["axes"] = [axis._asdict() for axis in study.axes]
+    content["file"] = file and str(pathlib.Path(file).resolve())
     content["starts"] = _starts(path / "study.json", command)
     write_atomically(path / "study.json", json.dumps(content, indent=2).encode())
     return path
+
+
+def check_same(workdir, name: str, study: Study, file: str) -> None:
+    """Raises ``ValueError`` where another study has that name in that folder.
+
+    Two studies are one if they stand in one file, whatever was edited there; or if nothing of the
+    first gets lost, for the second has all of its cells: then the file was moved, say.
+    """
+    path = place(workdir, name) / "study.json"
+    before = read_json(path).get("file") if path.is_file() else ""
+    if not before or before == str(pathlib.Path(file).resolve()):
+        return
+    there, _ = load(workdir, name)
+    if _run_ids(there) <= _run_ids(study):
+        return
+    raise ValueError(
+        f"study={file!r}: asks {study.question!r}, but study {name!r} in {workdir} is that of "
+        f"{before}, which asks {there.question!r}: take another --workdir, or rename this file"
+    )
+
+
+def _run_ids(study):
+    return {cell.config.run_id for cell in cells(study)}
 
 
 def _starts(path, command) -> list[dict[str, Any]]:
@@ -64,6 +88,7 @@ def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
         raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
     content = read_json(path)
     starts = _remembered(content)
+    content.pop("file", None)
     content["base"] = from_mapping(content["base"])
     content["axes"] = tuple(
         Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"]
