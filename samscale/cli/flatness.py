@@ -8,6 +8,7 @@ import sys
 
 from samscale.cli.words import EXAMPLES, FINITE, Number, fail, guarded, words
 from samscale.laws import SEED
+from samscale.training.progress import wrapped
 
 
 def flatness(argv) -> int:
@@ -109,10 +110,10 @@ def _measure(args, names, point, step, about):
     )
     _show(title, found, measures)
     for sentence in remarks.remarks(point, found.get("stability", {})):
-        print(sentence)
+        print(wrapped(sentence))
     for name in names:
         if words := measures.lacking(point, name):
-            print(f"Not measured: {name}; {words}")
+            print(wrapped(f"Not measured: {name}; {words}"))
     print(f"Written to {path}")
 
 

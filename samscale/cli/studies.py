@@ -16,6 +16,7 @@ from samscale.cli.words import (
     words,
 )
 from samscale.laws import AT_ONCE, SEEDS
+from samscale.training.progress import wrapped
 
 FORMATS = ("pdf", "png", "svg")
 FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
@@ -143,7 +144,7 @@ def report(argv) -> int:
         from samscale.study.publish import publish
 
         found, path = publish(args.workdir, _named(args))
-        print(f"{found.analysis.answer}\n{path}")
+        print(wrapped(f"{found.analysis.answer}\n{path}"))
 
     return _asked(show)
 

@@ -13,6 +13,7 @@ import sys
 
 from samscale.errors import Diverged, Interrupted
 from samscale.laws import COUNT, KINDS, MOST, Law, misfit, said
+from samscale.training.progress import wrapped
 
 FINITE = Law(lambda value: 0 < value < math.inf, "finite and greater than 0")  # single precision
 EXAMPLES = Law(lambda value: 0 <= value <= MOST, f"at least 0 (all) and at most {MOST}")
@@ -116,5 +117,5 @@ def words(error: OSError):
 
 
 def fail(error, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(wrapped(f"error: {error}", sys.stderr), file=sys.stderr)
     return code

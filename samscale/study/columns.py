@@ -5,15 +5,18 @@ all axes stand in the lines of ``study.jsonl``. A test looks at every table that
 """
 
 LINE = ("run_id", "status", "reason", "seconds", "time")  # of study.jsonl, beside labels and value
-TABLES = tuple(
-    """
-    against at base below bias cell edge efficiency epoch extra facet fall fall_sure first gain
-    gradients high honest last low max mean measure measured memory method min n nuisance num_params
-    nunique order p panel parameters part picked position protocol radius rank rise rise_sure
-    run_id score score_against seconds seed select sem sentence series shape sinks size sizes slope
-    squares status reason tau test text validation value values verdict w wb x
-    """.split()
+# fmt: off
+TABLES = (
+    "against", "at", "base", "below", "bias", "cell", "edge", "efficiency", "epoch", "extra",
+    "facet", "fall", "fall_sure", "first", "gain", "gradients", "high", "honest", "last", "low",
+    "max", "mean", "measure", "measured", "memory", "method", "min", "n", "nuisance",
+    "num_params", "nunique", "order", "p", "panel", "parameters", "part", "picked", "position",
+    "protocol", "radius", "rank", "reason", "rise", "rise_sure", "run_id", "score",
+    "score_against", "seconds", "seed", "select", "sem", "sentence", "series", "shape", "sinks",
+    "size", "sizes", "slope", "squares", "status", "tau", "test", "text", "validation", "value",
+    "values", "verdict", "w", "wb", "x",
 )
+# fmt: on
 PREFIXES = ("flatness_",)
 
 
