@@ -10,7 +10,15 @@ import tempfile
 
 from benchmarks.timing import Row
 from samscale.config import Config
-from samscale.study import Study, cells, grid, store
+from samscale.study import (
+    Study,
+    cells,
+    methods,
+    nuisance,
+    repeated,
+    scientific,
+    store,
+)
 from samscale.training import files, folder, record
 
 EPOCHS, STEPS, ROUNDS = 20, 100, 3
@@ -60,11 +68,11 @@ def write(workdir, count):
         question="Does the report keep up?",
         base=base,
         axes=(
-            grid.scientific("num_neurons", SIZES),
-            grid.methods(base, "sgd", "sgd_2x", "sam"),
-            *([grid.scientific("label_noise", panels)] if len(panels) > 1 else []),
-            grid.nuisance("rho", RADII, only=["sam"]),
-            grid.repeated("seed", range(seeds)),
+            scientific("num_neurons", SIZES),
+            methods(base, "sgd", "sgd_2x", "sam"),
+            *([scientific("label_noise", panels)] if len(panels) > 1 else []),
+            nuisance("rho", RADII, only=["sam"]),
+            repeated("seed", range(seeds)),
         ),
     )
     store.save(workdir, "many", study, ["samscale", "study", "many.py"])

@@ -16,18 +16,20 @@ from typing import Any
 from samscale.file_names import component
 from samscale.knobs import OWN, FlatnessKnobs, SharpnessKnobs, knob, own
 from samscale.laws import (
-    ALL_OR_POSITIVE,
+    COUNT,
+    COUNT_OR_ALL,
+    COUNT_OR_NONE,
+    DEPTH,
     FRACTION,
-    KINDS,
     POSITIVE,
     SEED,
-    STEPS,
     WIDTH,
     at_least,
     each,
-    fits,
+    misfit,
     one_of,
     plain,
+    said,
     within,
 )
 
@@ -43,7 +45,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
     num_neurons: tuple[int, ...] = knob((300, 100), "hidden widths of the MLP", each(WIDTH))
     num_filters: int = knob(64, "filters of a ResNet's first stage: its width", WIDTH)
     num_blocks: tuple[int, ...] = knob(
-        (), "residual blocks a stage; empty: as the model's name says", each(POSITIVE)
+        (), "residual blocks a stage; empty: as the model's name says", each(DEPTH)
     )
     dropout: float = knob(0.0, "rate at which hidden units of the MLP are dropped", FRACTION)
     init_scale: float = knob(
@@ -58,21 +60,21 @@ class Config(SharpnessKnobs, FlatnessKnobs):
     validation_fraction: float = knob(
         0.1, "share of the training set held out; 0 reproduces the paper", FRACTION
     )
-    split_seed: int = knob(0, "which examples are held out, whatever the seed", at_least(0))
+    split_seed: int = knob(0, "which examples are held out, whatever the seed", SEED)
     augmentation: str = knob("none", "a key of data.augment.AUGMENTATIONS")
     label_noise: float = knob(0.0, "share of training labels corrupted", within(0, 1))
     noise_kind: str = knob("symmetric", "a key of data.NOISE")
-    noise_seed: int = knob(0, "which labels are corrupted, whatever the seed", at_least(0))
-    teacher_neurons: int = knob(200, "hidden neurons of dataset='teacher_student'", POSITIVE)
+    noise_seed: int = knob(0, "which labels are corrupted, whatever the seed", SEED)
+    teacher_neurons: int = knob(200, "hidden neurons of dataset='teacher_student'", WIDTH)
     teacher_scale: float = knob(1 / 3, "factor of the teacher's output", POSITIVE)
-    teacher_seed: int = knob(0, "which teacher and examples, whatever the seed", at_least(0))
+    teacher_seed: int = knob(0, "which teacher and examples, whatever the seed", SEED)
 
     # How long
-    batch_size: int = knob(128, "examples a step; the ragged rest of an epoch waits", POSITIVE)
-    num_epochs: int = knob(20, "passes over the training set", POSITIVE)
-    num_train_steps: int = knob(-1, "steps in all; -1: as num_epochs says", STEPS)
+    batch_size: int = knob(128, "examples a step; the ragged rest of an epoch waits", COUNT)
+    num_epochs: int = knob(20, "passes over the training set", COUNT)
+    num_train_steps: int = knob(-1, "steps in all; -1: as num_epochs says", COUNT_OR_ALL)
     steps_per_eval: int = knob(
-        -1, "batches an evaluation sees; -1: every example, exactly once", ALL_OR_POSITIVE
+        -1, "batches an evaluation sees; -1: every example, exactly once", COUNT_OR_ALL
     )
     seed: int = knob(0, "initialization, order of the data, dropout, pruning", SEED, swept=True)
 
@@ -83,7 +85,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         0.1, "what the schedule's shape is multiplied by", at_least(0), swept=True
     )
     lr_scheduler: str = knob("cosine", "a key of optimizers.SCHEDULES")
-    warmup_steps: int = knob(0, "steps of linear warmup from zero", within(0, 2**31 - 1))
+    warmup_steps: int = knob(0, "steps of linear warmup from zero", COUNT_OR_NONE)
     momentum: float = knob(0.9, "of sgd", FRACTION)
     nesterov: bool = knob(False, "Nesterov's momentum, for sgd")
     beta1: float = knob(0.9, "decay of Adam's first moment", FRACTION)
@@ -110,14 +112,14 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         one_of("default", "layer", "global"),
     )
     prune_exempt: tuple[str, ...] = knob((), "layers kept dense, by name: Dense_0, conv_init, ...")
-    snip_batches: int = knob(1, "batches whose mean gradient SNIP looks at", POSITIVE)
+    snip_batches: int = knob(1, "batches whose mean gradient SNIP looks at", COUNT)
 
     # How it is carried out
     half_precision: bool = knob(False, "compute in bfloat16, with float32 parameters")
     micro_batches: int = knob(
         1,
         "parts a batch is computed in, to save memory; the ascent stays the whole batch's",
-        POSITIVE,
+        COUNT,
     )
     cache: bool = knob(
         True, "keep the data on the device; False: stream it from the host", identity=False
@@ -125,7 +127,7 @@ class Config(SharpnessKnobs, FlatnessKnobs):
     log_every_steps: int = knob(
         -1,
         "a line of metrics every so many steps; -1: only epochs",
-        ALL_OR_POSITIVE,
+        COUNT_OR_ALL,
         identity=False,
     )
     restore_checkpoint: bool = knob(
@@ -147,11 +149,11 @@ class Config(SharpnessKnobs, FlatnessKnobs):
         """Return ``settled()``, or raise ``ValueError``: the field, its value and what is legal."""
         for field in dataclasses.fields(self):
             value, law = getattr(self, field.name), field.metadata["law"]
-            if not fits(value, _TYPES[field.name]):
-                words = KINDS[_TYPES[field.name]]
-                raise ValueError(f"{field.name}={value!r}: must be {words}")
-            if not law.holds(value):
-                raise ValueError(f"{field.name}={value!r}: must be {law.words}")
+            words = misfit(value, _TYPES[field.name])
+            if not words and not law.holds(value):
+                words = law.words
+            if words:
+                raise ValueError(f"{field.name}={said(value)}: must be {words}")
         settled = self.settled()
         size, groups = self.batch_size, settled.sam_groups
         if size % groups:

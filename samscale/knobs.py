@@ -9,9 +9,12 @@ from typing import Any
 
 from samscale.laws import (
     ANY,
+    COUNT,
+    COUNT_OR_NONE,
+    COUNT_OR_OWN,
     FRACTION,
     NORM,
-    OWN_OR_POSITIVE,
+    OWN_OR_DEPTH,
     OWN_OR_ZERO,
     POSITIVE,
     SHARE,
@@ -48,10 +51,10 @@ class SharpnessKnobs:
         one_of("default", "constant", "learning_rate"),
     )
     sam_groups: int = knob(
-        -1, "m-sharpness: groups of a batch that ascend alone; -1: the method's", OWN_OR_POSITIVE
+        -1, "m-sharpness: groups of a batch that ascend alone; -1: the method's", COUNT_OR_OWN
     )
-    sam_every: int = knob(-1, "second gradient every so many steps; -1: own", OWN_OR_POSITIVE)
-    sam_steps: int = knob(-1, "projected steps of the ascent; -1: the method's", OWN_OR_POSITIVE)
+    sam_every: int = knob(-1, "second gradient every so many steps; -1: own", COUNT_OR_OWN)
+    sam_steps: int = knob(-1, "projected steps of the ascent; -1: the method's", OWN_OR_DEPTH)
     sam_norm: str = knob("2", "p of the norm that bounds the ascent: a number or inf", NORM)
 
     asam_eta: float = knob(0.01, "added to |w| in the metric of asam", at_least(0.0))
@@ -63,9 +66,9 @@ class SharpnessKnobs:
     vasso_theta: float = knob(0.9, "vasso: weight of the newest gradient", SHARE)
     fisher_eta: float = knob(1.0, "fisher_sam: weight of squared gradients", at_least(0.0))
     ssam_sparsity: float = knob(0.5, "ssam: share of weights that do not climb", FRACTION)
-    ssam_refresh: int = knob(-1, "ssam: steps between masks; -1: an epoch", OWN_OR_POSITIVE)
+    ssam_refresh: int = knob(-1, "ssam: steps between masks; -1: an epoch", COUNT_OR_OWN)
     ssam_samples: int = knob(
-        128, "ssam_fisher: examples, of those that ascend together, that choose a mask", POSITIVE
+        128, "ssam_fisher: examples, of those that ascend together, that choose a mask", COUNT
     )
     ssam_drop_rate: float = knob(0.5, "ssam_dynamic: share renewed at first", within(0, 1))
     esam_beta: float = knob(0.5, "esam: probability that a leaf climbs", SHARE)
@@ -108,7 +111,7 @@ class FlatnessKnobs:
     flatness_every: int = knob(
         0,
         "measure flatness at the end of every so many epochs; 0: never",
-        at_least(0),
+        COUNT_OR_NONE,
         identity=False,
     )
     flatness_measures: tuple[str, ...] = knob(
@@ -118,11 +121,11 @@ class FlatnessKnobs:
         0.05, "radius of the ascents that are measured, in all runs", POSITIVE, identity=False
     )
     flatness_examples: int = knob(
-        1000, "training examples that it is measured on; 0: all", at_least(0), identity=False
+        1000, "training examples that it is measured on; 0: all", COUNT_OR_NONE, identity=False
     )
     snapshot_every: int = knob(
         0,
         "keep the parameters at the end of every so many epochs, for paths; 0: never",
-        at_least(0),
+        COUNT_OR_NONE,
         identity=False,
     )

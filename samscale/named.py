@@ -53,8 +53,11 @@ def function(law: str, text: str) -> Callable:
         sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise ValueError(f"{law} ({error})") from error
+    except OSError:  # a file that the module reads: a sentence of its own
+        raise
+    except (Exception, SystemExit) as error:  # of the user's module, whatever it raises
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{law} ({said})") from error
     if not callable(found):
         raise ValueError(f"{law}, not {type(found).__name__}")
     return found

@@ -26,7 +26,7 @@ def test_cells_that_share_a_program_are_neighbours_whatever_the_order_of_the_axe
 
 def test_twice_the_baseline_costs_what_sam_costs():
     values = methods(BASE, "sgd", "sgd_2x", "sam").values
-    assert values["sgd_2x"] == {"optimizer": "sgd", "num_epochs": 4}
+    assert values["sgd_2x"] == {"optimizer": "sgd", "length_factor": 2}
 
 
 def test_quick_keeps_every_method_and_shortens_all_alike():

@@ -39,7 +39,7 @@ def test_a_module_imports_only_from_layers_below(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_a_module_holds_one_idea(path):
+def test_a_module_holds_one_idea_of_bounded_length(path):
     assert len(path.read_text().splitlines()) <= 400
 
 

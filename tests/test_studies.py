@@ -8,7 +8,7 @@ import pytest
 from samscale import models, tasks
 from samscale.cli.studies import load_study
 from samscale.study import cells, published, results
-from samscale.study.grid import METHOD, NUISANCE, REPEATED
+from samscale.study.axes import METHOD, NUISANCE, REPEATED
 
 FILES = sorted(pathlib.Path("studies").glob("*.py"))
 INPUTS = {
@@ -154,7 +154,7 @@ def test_published_needs_a_mean_for_every_x():
         "gain": [(1, 3, None), (2, 4, None)],
     }
     assert published((1,), gain=((3,), (0.5,))) == {"gain": [(1, 3, 0.5)]}
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="there are 2 x and 1 means"):
         published((1, 2), gain=(3,))
 
 

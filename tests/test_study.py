@@ -10,7 +10,6 @@ from samscale import cli
 from samscale.study import (
     cells,
     execute,
-    grid,
     nuisance,
     publish,
     repeated,
@@ -20,6 +19,7 @@ from samscale.study import (
 )
 from samscale.study import conduct as conductor
 from samscale.study.analysis import Design, analyse
+from samscale.study.axes import METHOD, NUISANCE
 from samscale.training import folder, record, run
 from tiny_study import BASE, FILE, tiny
 
@@ -30,7 +30,7 @@ def test_a_study_is_read_back_as_it_was_written(tmp_path):
     store.save(tmp_path, "s", tiny(), ["samscale"])
     again, _ = store.load(tmp_path, "s")
     assert [c.config.run_id for c in cells(again)] == [c.config.run_id for c in cells(tiny())]
-    assert grid.METHOD in [axis.name for axis in again.axes]
+    assert METHOD in [axis.name for axis in again.axes]
 
 
 def test_a_cell_of_a_study_is_the_run_alone(tmp_path):
@@ -107,7 +107,7 @@ def test_pairs_are_of_the_same_replicate_whatever_repeats(tmp_path, axes):
     study = tiny(**axes)
     table = results.cells(study, tmp_path)
     number = math.prod(len(axis.values) for axis in axes.values())
-    by = ["size", "method", *(a.name for a in study.role(grid.NUISANCE))]
+    by = ["size", "method", *(a.name for a in study.role(NUISANCE))]
     assert (table.groupby(by, dropna=False)["seed"].nunique() == number).all()
     assert not table.duplicated([*by, "seed"]).any()
     done = table.assign(status="done", value=0.9, select=0.9, x=1.0, reason="")

@@ -5,8 +5,20 @@ import math
 import pathlib
 import sys
 
-from samscale.cli.words import check_seed, expanded, fail, guarded, parser_of, reading, words
+from samscale.cli.words import (
+    EXAMPLES,
+    FINITE,
+    Number,
+    expanded,
+    fail,
+    guarded,
+    parser_of,
+    reading,
+    words,
+)
+from samscale.laws import SEED
 from samscale.named import says
+from samscale.training.progress import wrapped
 
 
 @reading
@@ -17,11 +29,12 @@ def flatness(argv) -> int:
         "run", metavar="RUN_FOLDER", type=expanded, help="as `samscale train` made it"
     )
     parser.add_argument("--measure", metavar="A,B", help="default: all; see --list")
-    parser.add_argument(
-        "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of examples and random probes")
-    parser.add_argument("--rho", type=float, help="radius of ascents; default: 0.05")
+    of_data = {"default": 1000, "help": "of the training data; 0: all"}
+    parser.add_argument("--examples", action=Number, law=EXAMPLES, **of_data)
+    of_chance = {"default": 0, "help": "of examples and random probes"}
+    parser.add_argument("--seed", action=Number, law=SEED, **of_chance)
+    of_ascents = {"metavar": "RADIUS", "help": "radius of ascents; default: 0.05"}
+    parser.add_argument("--rho", action=Number, kind=float, law=FINITE, **of_ascents)
     parser.add_argument(
         "--float64", action="store_true", help="in double precision: for what float32 cancels"
     )
@@ -29,8 +42,8 @@ def flatness(argv) -> int:
     parser.add_argument("--list", action="store_true", help="what there is to measure, and stop")
     if "--list" in argv[1:]:
         return _list()
-    args = parser.parse_args(argv[1:])
     try:
+        args = parser.parse_args(argv[1:])
         names = _checked(args)
         from samscale.training import compiled, measured
 
@@ -60,11 +73,6 @@ def _checked(args):
     for name in names:
         if name not in MEASURES:
             raise ValueError(f"measure={name!r}: choose some of {', '.join(MEASURES)}")
-    if args.examples < 0:
-        raise ValueError(f"examples={args.examples}: must be at least 0 (all)")
-    check_seed(args.seed)
-    if args.rho is not None and not 0 < args.rho < math.inf:
-        raise ValueError(f"rho={args.rho}: must be finite and greater than 0")
     return names
 
 
@@ -114,10 +122,10 @@ def _measure(args, names, point, step, about):
     )
     _show(title, found, measures)
     for sentence in remarks.remarks(point, found.get("stability", {})):
-        print(sentence)
+        print(wrapped(sentence))
     for name in names:
         if words := measures.lacking(point, name):
-            print(f"Not measured: {name}; {words}")
+            print(wrapped(f"Not measured: {name}; {words}"))
     print(f"Written to {path}")
 
 

@@ -1,12 +1,24 @@
 """``samscale landscape``: the loss around a run, or between runs, as a picture."""
 
-import math
 import pathlib
 
-from samscale.cli.words import check_seed, expanded, fail, guarded, parser_of, reading, words
+from samscale.cli.words import (
+    EXAMPLES,
+    FINITE,
+    Number,
+    expanded,
+    fail,
+    guarded,
+    parser_of,
+    reading,
+    words,
+)
+from samscale.laws import SEED, Law
 from samscale.named import says
 
 FORMATS = ("svg", "png", "pdf")
+MOST_CELLS = 300  # a side: a plane is drawn 300 pixels wide
+CELLS = Law(lambda value: 2 <= value <= MOST_CELLS, f"at least 2 and at most {MOST_CELLS}")
 PRINCIPAL = ("first principal direction", "second")
 
 
@@ -20,15 +32,17 @@ def landscape(argv) -> int:
     parser.add_argument(
         "--out", metavar="FILE", type=expanded, help="default: landscape.svg in the first folder"
     )
-    parser.add_argument(
-        "--examples", type=int, default=1000, metavar="N", help="of the training data; 0: all"
-    )
-    parser.add_argument("--cells", type=int, default=31, help="points a side of the plane")
-    parser.add_argument("--reach", type=float, default=1.0, help="of a lone run's plane")
-    parser.add_argument("--seed", type=int, default=0, help="of examples, directions and probes")
+    of_data = {"default": 1000, "help": "of the training data; 0: all"}
+    parser.add_argument("--examples", action=Number, law=EXAMPLES, **of_data)
+    of_plane = {"default": 31, "help": "points a side of the plane"}
+    parser.add_argument("--cells", action=Number, law=CELLS, **of_plane)
+    of_lone = {"default": 1.0, "metavar": "R", "help": "of a lone run's plane"}
+    parser.add_argument("--reach", action=Number, kind=float, law=FINITE, **of_lone)
+    of_chance = {"default": 0, "help": "of examples, directions and probes"}
+    parser.add_argument("--seed", action=Number, law=SEED, **of_chance)
     parser.add_argument("--curve", action="store_true", help="train a Bezier curve between two")
-    args = parser.parse_args(argv[1:])
     try:
+        args = parser.parse_args(argv[1:])
         out = _checked(args)
         from samscale.study import landscape as pictures
         from samscale.training import compiled
@@ -45,14 +59,8 @@ def landscape(argv) -> int:
 def _checked(args):
     """Where the picture goes. Raises ``ValueError``, before anything is loaded."""
     out = pathlib.Path(args.out or pathlib.Path(args.runs[0]) / "landscape.svg")
-    if out.suffix.removeprefix(".") not in FORMATS:
+    if _format(out) not in FORMATS:
         raise ValueError(f"out={str(out)!r}: the suffix must be one of {', '.join(FORMATS)}")
-    for name, least in (("examples", 0), ("cells", 2)):
-        if getattr(args, name) < least:
-            raise ValueError(f"{name}={getattr(args, name)}: must be at least {least}")
-    check_seed(args.seed)
-    if not 0 < args.reach < math.inf:
-        raise ValueError(f"reach={args.reach}: must be finite and greater than 0")
     if args.out and not out.resolve().parent.is_dir():
         raise ValueError(f"out={str(out)!r}: must be in a folder that is there")
     if len({pathlib.Path(run).resolve() for run in args.runs}) < len(args.runs):
@@ -60,6 +68,10 @@ def _checked(args):
     if args.curve and len(args.runs) != 2:
         raise ValueError(f"curve: takes two runs, not {len(args.runs)}")
     return out
+
+
+def _format(out):
+    return out.suffix.removeprefix(".").lower()
 
 
 def _draw(args, walks, out):
@@ -72,7 +84,7 @@ def _draw(args, walks, out):
     charts, told = _alone(args, *walks) if len(walks) == 1 else _together(args, walks)
     spec = alt.hconcat(*charts).resolve_scale(color="independent", stroke="independent")
     svg = as_drawn(specification(spec))
-    write_atomically(out, convert(svg, out.suffix.removeprefix(".")))
+    write_atomically(out, convert(svg, _format(out)))
     print("\n".join([*told, f"Written to {out}"]))
 
 

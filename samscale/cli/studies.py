@@ -3,8 +3,10 @@
 import pathlib
 import sys
 
+from samscale import shipped
 from samscale.cli.train import call
 from samscale.cli.words import (
+    Number,
     check_there,
     check_workdir,
     expanded,
@@ -15,7 +17,9 @@ from samscale.cli.words import (
     stoppable,
     words,
 )
+from samscale.laws import AT_ONCE, SEEDS
 from samscale.named import says
+from samscale.training.progress import wrapped
 
 FORMATS = ("pdf", "png", "svg")
 FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
@@ -29,26 +33,27 @@ def study(argv) -> int:
         "--workdir", required=True, metavar="DIR", type=expanded, help="a folder for the runs"
     )
     parser.add_argument("--quick", action="store_true", help="shrink the study to minutes")
-    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the file's")
-    parser.add_argument("--seeds", type=int, metavar="N", help="instead of the file's")
+    parser.add_argument("--epochs", action=Number, help="instead of the file's")
+    parser.add_argument("--seeds", action=Number, law=SEEDS, help="instead of the file's")
     parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
     parser.add_argument("--executor", default="here", help="here, processes, ray, slurm")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="at a time; 0: all")
-    parser.add_argument(
-        "--replicas", type=int, default=0, metavar="N", help="runs under vmap; 0: what is faster"
-    )
+    at_once = {"action": Number, "law": AT_ONCE, "default": 0}
+    parser.add_argument("--workers", **at_once, help="at a time; 0: all")
+    parser.add_argument("--replicas", **at_once, help="runs under vmap; 0: what is faster")
     parser.add_argument("--address", help="of a Ray cluster; default: auto")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the executor"
     )
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
-    args = parser.parse_args(argv[1:])
     try:
+        args = parser.parse_args(argv[1:])
         check_workdir(args.workdir)
+        args.file = str(shipped.find("study", args.file))
         chosen = _changed(load_study(args.file), args).validate()
-        from samscale.study import executors
+        from samscale.study import executors, store
 
         execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
+        store.check_same(args.workdir, _name_of(args), chosen, args.file)
         _ready(chosen)
         if args.dry_run:
             return _dry_run(chosen, args.workdir)
@@ -159,7 +164,7 @@ def report(argv) -> int:
                 f"left out: {names}, code outside of samscale; say --trust to run it",
                 file=sys.stderr,
             )
-        print(f"{found.analysis.answer}\n{path}")
+        print(wrapped(f"{found.analysis.answer}\n{path}"))
 
     return _asked(show)
 
@@ -208,7 +213,8 @@ def load_study(file: str):
 def _run(chosen, name, args, execute, command):
     from samscale.study import conduct, publish, screen
 
-    conduct.conduct(chosen, name, args.workdir, execute, command, args.retry_failed)
+    how = {"retry_failed": args.retry_failed, "file": args.file}
+    conduct.conduct(chosen, name, args.workdir, execute, command, **how)
     found, path = publish.publish(args.workdir, name)
     screen.show(found)
     print(f"Report: {path}\nRun folders: {args.workdir}")

@@ -6,20 +6,22 @@ import importlib.util
 import pathlib
 import re
 import textwrap
+import traceback
+import typing
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from samscale import shipped
 from samscale.cli.streams import readable
 from samscale.cli.words import check_workdir, expanded, fail, guarded, stoppable
 from samscale.config import Config, from_mapping, unknown_knob
-from samscale.laws import KINDS
+from samscale.laws import KINDS, said
 from samscale.named import says
 
 WHATEVER = (Exception, SystemExit)  # that a file of the user's may raise
 # by old config files: the released program cropped and flipped these, without a knob for it
 _UNSAID = {name: {"augmentation": "crop_flip"} for name in ("cifar10", "cifar100")}
+SWITCHES = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 USAGE = """\
 Train one network.
 
@@ -44,22 +46,25 @@ def _train(argv):
         with stoppable("stopped before anything was trained"):
             config, workdir = parse(argv)
             run = _ready(config)
-    except (ValueError, flags.Error) as error:
+    except ValueError as error:
         return fail(error, 2)
     return run.train(config, workdir) and 0
 
 
 def parse(argv) -> tuple[Config, str]:
-    """Words of a command line -> a validated config and the work folder."""
-    argv, path = _take_config(list(argv))
-    if path is None:
+    """Words of a command line -> a validated config and the work folder.
+
+    A flag is written ``--name=value`` or ``--name value``; of one said twice the last counts.
+    """
+    flags = _flags(list(argv)[1:])
+    if "config" not in flags:
         raise ValueError("config: must be a config file, as in --config=configs/mnist_mlp.py")
-    argv = [_quoted(word) for word in _last_of_each_knob(argv)]
-    config = load_config(expanded(path))
-    values = _parse_flags(argv, config)
-    workdir = expanded(values.workdir or "")
+    config = load_config(expanded(flags.pop("config")))
+    workdir = expanded(flags.pop("workdir", ""))
     check_workdir(workdir)
-    return dataclasses.replace(values.config).validate(), workdir
+    knobs = {name.removeprefix("config."): text for name, text in flags.items()}
+    values = {knob: _value(knob, text) for knob, text in knobs.items()}
+    return dataclasses.replace(config, **values).validate(), workdir
 
 
 def load_config(path: str) -> Config:
@@ -97,13 +102,26 @@ def call(file: str, field: str, function: str, *arguments):
     try:
         spec.loader.exec_module(module)
     except WHATEVER as error:
-        raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
+        raise ValueError(_fault(field, file, error)) from error
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{field}={file!r}: must define {function}()")
     try:
         return getattr(module, function)(*arguments)
     except WHATEVER as error:
-        raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
+        raise ValueError(_fault(field, file, error)) from error
+
+
+def _fault(field, file, error):
+    """What a user's file raised and at which of its lines, in one sentence."""
+    here = pathlib.Path(file).resolve()
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename).resolve() == here]
+    if isinstance(error, SyntaxError) and pathlib.Path(error.filename or "").resolve() == here:
+        lines.append(error.lineno)
+    where = f", line {lines[-1]}" if lines else ""
+    what = "it exits" if isinstance(error, SystemExit) else type(error).__name__
+    said = " ".join(str(error).split())
+    return f"{field}={file!r}{where}: {what}" + (f": {said}" if said else "")
 
 
 def _ready(config: Config):
@@ -115,74 +133,52 @@ def _ready(config: Config):
     return run
 
 
-def _parse_flags(argv, config: Config | None = None):
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "A folder for the runs.", flag_values=values)
-    if config is not None:
-        config_flags.DEFINE_config_dataclass(
-            "config", config, flag_values=values, sys_argv=list(argv)
-        )
-    rest = values(list(argv))[1:]
-    if rest:
-        raise flags.Error(f"{rest[0]!r}: unexpected; a flag is written --name=value")
-    return values
+def _flags(words: list[str]) -> dict[str, str]:
+    """The text that is said of each flag: ``workdir``, ``config``, ``config.KNOB``."""
+    found: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        name, equals, text = word.lstrip("-").partition("=")
+        if not word.startswith("-"):
+            raise ValueError(f"{word!r}: unexpected; a flag is written --name=value")
+        kind = _kind(name)
+        if not equals:  # a switch is on; of others the value is the next word
+            text = "True" if kind is bool else next(rest, None)
+        if text is None:
+            raise ValueError(f"{name}: must have a value, as in --{name}=VALUE")
+        if name == "config" and name in found:
+            raise ValueError(f"config={text!r}: must be one file; {found[name]!r} is named, too")
+        found[name] = text
+    return found
 
 
-def _last_of_each_knob(argv):
-    """Said twice, the last word counts: the flag library would append tuples to each other."""
-    last = {}
-    for i, word in enumerate(argv):
-        name = word.partition("=")[0].lstrip("-")
-        field, dot, knob = name.partition(".")
-        if word.startswith("-") and dot and field != "config":
-            raise ValueError(f"{name}: no such flag; knobs are written --config.{knob}=VALUE")
-        if word.startswith("-") and name.startswith("config."):
-            if knob not in Config.__dataclass_fields__:
-                raise ValueError(f"config.{unknown_knob(knob)}")
-            if "=" in word:  # else the value is the next word
-                _check_number(knob, word.partition("=")[2])
-            last[name] = i
-    skip = lambda i, word: last.get(word.partition("=")[0].lstrip("-"), i) != i and "=" in word
-    return [word for i, word in enumerate(argv) if not skip(i, word)]
+def _kind(name):
+    """The type of a flag's value. Raises ``ValueError`` where there is no such flag."""
+    field, dot, knob = name.partition(".")
+    if field != "config" and dot:
+        raise ValueError(f"{name}: no such flag; knobs are written --config.{knob}=VALUE")
+    if not dot and name not in ("config", "workdir"):
+        raise ValueError(f"{name}: no such flag; there are --workdir, --config and --config.KNOB")
+    if dot and knob not in Config.__dataclass_fields__:
+        raise ValueError(f"config.{unknown_knob(knob)}")
+    return Config.__dataclass_fields__[knob].type if dot else str
 
 
-def _check_number(knob, text):
-    """In our words: the flag library's do not say what is legal."""
-    kind = Config.__dataclass_fields__[knob].type
-    if kind in (int, float):
-        try:
-            kind(text)
-        except ValueError:
-            raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}") from None
-    if kind == tuple[int, ...]:
-        try:
-            ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}") from None
-    if kind is bool and text.lower() not in ("", "true", "t", "1", "false", "f", "0"):
-        raise ValueError(f"{knob}={text!r}: must be {KINDS[kind]}")
-
-
-def _quoted(word):
-    """Names may be written plainly: ``a,b`` for ``('a', 'b')``, as the flag library wants it."""
-    flag, equals, text = word.partition("=")
-    field = Config.__dataclass_fields__.get(flag.lstrip("-").removeprefix("config."))
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not equals or field is None or field.type != tuple[str, ...]:
-        return word
-    plain = all(re.fullmatch(r"[\w./-]+", name) for name in names)
-    return f"{flag}{equals}{tuple(names)!r}" if plain else word
-
-
-def _take_config(argv):
-    """The words without ``--config=PATH`` (or ``--config PATH``), and PATH."""
-    for i, word in enumerate(argv):
-        name, equals, path = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == "config":
-            if equals:
-                return argv[:i] + argv[i + 1 :], path
-            return argv[:i] + argv[i + 2 :], argv[i + 1] if i + 1 < len(argv) else None
-    return argv, None
+def _value(knob, text):
+    """The value of a knob that a word stands for; whether it is legal the config says."""
+    kind = _kind(f"config.{knob}")
+    try:
+        if kind is bool:
+            return SWITCHES[text.lower()]
+        if not typing.get_args(kind):
+            return kind(text)
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if kind == tuple[str, ...] and all(re.fullmatch(r"[\w./-]+", name) for name in names):
+            return tuple(names)  # written plainly: a,b for ('a', 'b')
+        found = ast.literal_eval(text)
+        return (found,) if isinstance(found, int | str) else found
+    except (ValueError, KeyError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise ValueError(f"{knob}={said(text)}: must be {KINDS[kind]}") from None
 
 
 def _knobs():

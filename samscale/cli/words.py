@@ -6,6 +6,7 @@
 import argparse
 import contextlib
 import functools
+import math
 import os
 import pathlib
 import signal
@@ -13,8 +14,11 @@ import sys
 
 from samscale import named
 from samscale.errors import Diverged, Interrupted
-from samscale.laws import SEED
+from samscale.laws import COUNT, KINDS, MOST, Law, misfit, said
+from samscale.training.progress import wrapped
 
+FINITE = Law(lambda value: 0 < value < math.inf, "finite and greater than 0")  # single precision
+EXAMPLES = Law(lambda value: 0 <= value <= MOST, f"at least 0 (all) and at most {MOST}")
 STOPPED = "stopped; finished cells are kept, and the same command goes on from there"
 
 
@@ -94,10 +98,26 @@ def stoppable(said=STOPPED):
             signal.signal(signum, handler)
 
 
-def check_seed(seed: int) -> None:
-    """Raises ``ValueError`` for what is no seed of a run either."""
-    if not SEED.holds(seed):
-        raise ValueError(f"seed={seed}: must be {SEED.words}")
+class Number(argparse.Action):
+    """An option that holds one number, checked as soon as it is read.
+
+    Raises ``ValueError``, which ``argparse`` lets pass: in our words, so that every command says
+    the option, its value and what is legal in one sentence.
+    """
+
+    def __init__(self, option_strings, dest, kind=int, law=COUNT, **how):
+        super().__init__(option_strings, dest, metavar=how.pop("metavar", "N"), **how)
+        self.kind, self.law = kind, law
+
+    def __call__(self, parser, namespace, text, option_string=None):
+        try:
+            value = self.kind(text)
+        except ValueError:
+            raise ValueError(f"{self.dest}={said(text)}: must be {KINDS[self.kind]}") from None
+        words = "" if self.law.holds(value) else self.law.words
+        if words := words or misfit(value, self.kind):
+            raise ValueError(f"{self.dest}={said(value)}: must be {words}")
+        setattr(namespace, self.dest, value)
 
 
 def check_workdir(workdir: str) -> None:
@@ -120,5 +140,5 @@ def words(error: OSError):
 
 
 def fail(error, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(wrapped(f"error: {error}", sys.stderr), file=sys.stderr)
     return code

@@ -4,19 +4,17 @@
 of a work folder as a table.
 """
 
-from samscale.study.grid import (
+from samscale.study.axes import (
     METHOD,
     SCIENTIFIC,
     Axis,
-    Cell,
-    Study,
-    cells,
     methods,
     nuisance,
-    published,
     repeated,
     scientific,
 )
+from samscale.study.grid import Cell, Study, cells
+from samscale.study.paper import published
 from samscale.study.results import load
 
 __all__ = [

@@ -41,7 +41,9 @@ def check_names(study: Study) -> None:
         tasks.check_names(cell.config)
 
 
-def conduct(study: Study, name: str, workdir, execute: Executor, command=(), retry_failed=False):
+def conduct(
+    study: Study, name: str, workdir, execute: Executor, command=(), retry_failed=False, file=""
+):
     """Run every cell of a study that is not done; returns the study's folder.
 
     Finished cells are kept, unfinished ones go on from their checkpoints, a failed one is noted
@@ -49,7 +51,7 @@ def conduct(study: Study, name: str, workdir, execute: Executor, command=(), ret
     ``Interrupted`` (a signal; what ran is saved).
     """
     check_names(study.validate())
-    path = store.save(workdir, name, study, list(command))
+    path = store.save(workdir, name, study, list(command), file)
     by_id = {cell.config.run_id: cell for cell in cells(study)}
     if retry_failed:
         for run_id in by_id:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from samscale.config import choose as choose_from
+from samscale.laws import AT_ONCE
 from samscale.study.execute import Executor
 from samscale.study.execute import here as in_turn
 from samscale.study.workers import processes
@@ -39,8 +40,8 @@ def choose(
     has no such option."""
     make = choose_from("executor", name, EXECUTORS)
     for field, number in (("workers", workers), ("replicas", replicas)):
-        if number < 0:
-            raise ValueError(f"{field}={number}: must be 0 or more")
+        if not AT_ONCE.holds(number):
+            raise ValueError(f"{field}={number}: must be {AT_ONCE.words}")
     if name in LOCAL:
         if options:
             raise ValueError(f"option={next(iter(options))!r}: executor={name!r} has no options")

@@ -1,70 +1,31 @@
 """A study: a question, a base config, and axes with roles. Its cells are the runs that answer it.
 
-Roles: *scientific* axes are what the question is about; *nuisance* axes (a radius, a learning rate)
-are chosen anew in every scientific cell, on validation; *repeated* axes (seeds) give the interval;
-everything else is fixed, as the base config says.
+See ``axes`` for the roles.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice, product
 from typing import Any, NamedTuple
 
-from samscale.config import Config, unknown_knob
+from samscale.config import Config
+from samscale.laws import COUNT, SEEDS, bare, misfit, said
+from samscale.study import axes as axes_of
+from samscale.study import paper as papers
+from samscale.study.axes import (
+    LENGTH_FACTOR,
+    METHOD,
+    NUISANCE,
+    REPEATED,
+    SCIENTIFIC,
+    Axis,
+    repeated,
+)
 
-SCIENTIFIC, NUISANCE, REPEATED, FIXED = "scientific", "nuisance", "repeated", "fixed"
-METHOD = "method"  # the axis whose first value is the baseline
 QUICK_SEEDS, QUICK_VALUES = 2, 2
 QUICK_EPOCHS, QUICK_SIZES = {True: 3, False: 1}, {True: 3, False: 2}  # of MLPs, of convolutions
-
-
-class Axis(NamedTuple):
-    """Labels, each with the changes it makes to the base config."""
-
-    name: str
-    role: str
-    values: Mapping[str, Mapping[str, Any]]
-    only: tuple[str, ...] = ()  # the methods it applies to; none named: all
-
-
-def scientific(name: str, values) -> Axis:
-    """``values``: of the knob ``name``; or label -> changes, for a name of your own."""
-    return Axis(name, SCIENTIFIC, _labelled(name, values))
-
-
-def nuisance(name: str, values, only: Sequence[str] = ()) -> Axis:
-    """Chosen on validation, for the methods ``only`` (default: every method)."""
-    return Axis(name, NUISANCE, _labelled(name, values), tuple(only))
-
-
-def repeated(name: str, values) -> Axis:
-    """Replications, usually of ``seed``; differences are paired by them, by all of them together
-    where there are several."""
-    return Axis(name, REPEATED, _labelled(name, values))
-
-
-def methods(base: Config, *names: str) -> Axis:
-    """The axis ``method``, baseline first. ``sgd_2x``: sgd for twice as long, SAM's compute."""
-    length = "num_epochs" if base.num_train_steps == -1 else "num_train_steps"
-    values = {}
-    for name in names:
-        optimizer, twice, rest = name.partition("_2x")
-        values[name] = {"optimizer": optimizer + rest}
-        if twice:
-            values[name][length] = 2 * getattr(base, length)
-    return Axis(METHOD, SCIENTIFIC, values)
-
-
-def published(x, source: str = "", **series) -> dict[str, Any]:
-    """A paper's curves for ``Study.paper``: for "gain" or a method, means at ``x``, or (means,
-    standard errors); in the unit of ``value``."""
-    points: dict[str, Any] = {"source": source} if source else {}
-    for name, means in series.items():
-        errors = (None,) * len(x)
-        if isinstance(means[0], tuple):
-            means, errors = means
-        points[name] = list(zip(x, means, errors, strict=True))
-    return points
+KINDS = {"question": str, "x": str, "metric": str, "maximize": bool, "value": str, "select": str}
+LENGTHS = {"num_epochs": 1, "num_train_steps": 1, "warmup_steps": 0}  # knobs, and their least
 
 
 class Cell(NamedTuple):
@@ -96,6 +57,12 @@ class Study:
     paper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pictures: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        for name in (*KINDS, "paper", "pictures"):
+            object.__setattr__(self, name, bare(getattr(self, name)))
+        if isinstance(self.axes, tuple | list) and not isinstance(self.axes, Axis):
+            object.__setattr__(self, "axes", tuple(map(axes_of.tidied, self.axes)))
+
     def role(self, role: str) -> tuple[Axis, ...]:
         return tuple(axis for axis in self.axes if axis.role == role)
 
@@ -115,52 +82,72 @@ class Study:
 
     def validate(self) -> "Study":
         """Return self, or raise ``ValueError`` with the field, its value and what is legal."""
-        if not isinstance(self.question, str):
-            raise ValueError(f"question={self.question!r}: must be text")
-        if not isinstance(self.paper, Mapping):
-            raise ValueError(f"paper={self.paper!r}: must be what published() gives, or absent")
+        self._check_fields()
+        self._check_axes()
+        numbers = [f.name for f in dataclasses.fields(Config) if f.type in (int, float)]
+        if self.x not in ("num_params", *numbers):
+            raise ValueError(f"x={self.x!r}: must be 'num_params', or a knob that is one number")
+        for _, config in _combined(self):
+            config.validate()
+        return self
+
+    def _check_fields(self):
+        """Types alone: whatever looks at a field afterwards may rely on them."""
+        for name, kind in KINDS.items():
+            if words := misfit(getattr(self, name), kind):
+                raise ValueError(f"{name}={said(getattr(self, name))}: must be {words}")
+        if not isinstance(self.base, Config):
+            raise ValueError(f"base={said(self.base)}: must be a samscale Config")
+        if not isinstance(self.axes, tuple) or isinstance(self.axes, Axis):
+            raise ValueError(f"axes={said(self.axes)}: must be several axes, as in axes=(..., ...)")
+        for axis in self.axes:
+            axes_of.check(axis)
+        papers.check(self.paper)
+        wrong = f"pictures={said(self.pictures)}: must be names, as in ('module:function',)"
+        if not isinstance(self.pictures, tuple):
+            raise ValueError(wrong)
+        for picture in self.pictures:
+            if not isinstance(picture, str) or not all(picture.partition(":")):
+                raise ValueError(wrong)
+
+    def _check_axes(self):
         names = [axis.name for axis in self.axes]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"axes: {name!r} must appear once")
         if METHOD not in names:
-            raise ValueError("axes: one must be called 'method', as grid.methods makes it")
+            raise ValueError("axes: one must be called 'method', as methods() makes it")
         if not self.role(REPEATED):
             raise ValueError("axes: one must be repeated, as in repeated('seed', range(5))")
         if len(self.role(SCIENTIFIC)) < 2:
             raise ValueError("axes: one besides 'method' must be scientific: the abscissa's")
+        value = self.value or f"test_{self.metric}"
+        if value in names:
+            raise ValueError(f"axes: none must be called {value!r}, which is the value reported")
         for axis in self.axes:
-            if not axis.values:
-                raise ValueError(f"axes: {axis.name!r} must have at least one value")
             for method in axis.only:
                 if method not in self.methods.values:
                     choices = ", ".join(self.methods.values)
                     raise ValueError(f"only={method!r} of {axis.name!r}: choose among {choices}")
-            if axis.role == REPEATED and axis.only:
-                raise ValueError(f"only={axis.only!r} of {axis.name!r}: must be empty, all repeat")
-        numbers = [f.name for f in dataclasses.fields(Config) if f.type in (int, float)]
-        if self.x not in ("num_params", *numbers):
-            raise ValueError(f"x={self.x!r}: must be 'num_params', or a knob that is one number")
-        for cell in cells(self):
-            cell.config.validate()
-        return self
+        axes_of.check_together(self.axes, self.base)
 
     def lasting(self, epochs: int) -> "Study":
         """The same for ``epochs``; methods and sizes that last longer do so by the same factor.
 
         Raises ``ValueError`` where the length is given in steps.
         """
-        if epochs < 1:
-            raise ValueError(f"epochs={epochs}: must be greater than 0")
-        if self.base.num_train_steps != -1:
+        if misfit(epochs, int) or not COUNT.holds(epochs):
+            raise ValueError(f"epochs={said(epochs)}: must be {COUNT.words}")
+        changed = {knob for axis in self.axes for more in axis.values.values() for knob in more}
+        if self.base.num_train_steps != -1 or "num_train_steps" in changed:
             steps = self.base.num_train_steps
             raise ValueError(f"epochs={epochs}: this study counts steps, num_train_steps={steps}")
         return self._shortened(epochs / self.base.num_epochs)
 
     def replicated(self, times: int) -> "Study":
         """The same with ``times`` seeds: its own first, then the next numbers."""
-        if times < 1:
-            raise ValueError(f"seeds={times}: must be greater than 0")
+        if misfit(times, int) or not SEEDS.holds(times):
+            raise ValueError(f"seeds={said(times)}: must be {SEEDS.words}")
         seeds = [axis for axis in self.role(REPEATED) if axis.name == "seed"]
         if not seeds:
             raise ValueError(f"seeds={times}: this study has no axis 'seed' to repeat")
@@ -187,11 +174,8 @@ class Study:
     def _shortened(self, factor) -> "Study":
         """Every length times ``factor``, the warmup's too."""
         base = dataclasses.replace(self.base, **_scaled(vars(self.base), factor))
-        axes = (
-            axis._replace(values={k: {**v, **_scaled(v, factor)} for k, v in axis.values.items()})
-            for axis in self.axes
-        )
-        return dataclasses.replace(self, base=base, axes=tuple(axes))
+        axes = tuple(_shorter(axis, factor) for axis in self.axes)
+        return dataclasses.replace(self, base=base, axes=axes)
 
 
 def cells(study: Study) -> list[Cell]:
@@ -199,7 +183,17 @@ def cells(study: Study) -> list[Cell]:
 
     Labels that mean the same config are cells of one run.
     """
-    found = []
+    found = [Cell(labels, config.settled()) for labels, config in _combined(study)]
+    programs = [cell.config.program_id for cell in found]
+    first = {program: i for i, program in reversed(list(enumerate(programs)))}
+    order = sorted(range(len(found)), key=lambda i: first[programs[i]])
+    return [found[i] for i in order]
+
+
+def _combined(study) -> Iterator[tuple[dict[str, str], Config]]:
+    """The labels and the config of every cell. Raises ``ValueError`` for a knob that is none."""
+    for axis in study.axes:
+        axes_of.check_changes(axis)
     for method, changes in study.methods.values.items():
         axes = [
             axis
@@ -208,34 +202,37 @@ def cells(study: Study) -> list[Cell]:
         ]
         for choice in product(*(axis.values.items() for axis in axes)):
             labels = {METHOD: method}
-            knobs = dict(changes)
+            knobs, factor = dict(changes), changes.get(LENGTH_FACTOR, 1)
             for axis, (label, more) in zip(axes, choice, strict=True):
                 labels[axis.name] = label
                 knobs |= more
-            for name in knobs:
-                if name not in Config.__dataclass_fields__:
-                    raise ValueError(f"axes: {unknown_knob(name)}")
-            found.append(Cell(labels, dataclasses.replace(study.base, **knobs).settled()))
-    programs = [cell.config.program_id for cell in found]
-    first = {program: i for i, program in reversed(list(enumerate(programs)))}
-    order = sorted(range(len(found)), key=lambda i: first[programs[i]])
-    return [found[i] for i in order]
+                factor *= more.get(LENGTH_FACTOR, 1)
+            knobs.pop(LENGTH_FACTOR, None)
+            yield labels, _longer(dataclasses.replace(study.base, **knobs), factor)
 
 
-def _labelled(name, values) -> dict[str, dict[str, Any]]:
-    if isinstance(values, Mapping):
-        return {str(label): dict(changes) for label, changes in values.items()}
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise ValueError(f"{name}={values!r}: must be several values, or label -> changes")
-    words = lambda v: str(list(v)) if isinstance(v, tuple | list) else f"{v}"
-    return {words(v): {name: tuple(v) if isinstance(v, list) else v} for v in values}
+def _longer(config, factor):
+    """The same for ``factor`` times as long, in whichever unit its length is counted."""
+    name = "num_epochs" if config.num_train_steps == -1 else "num_train_steps"
+    if factor == 1 or misfit(getattr(config, name), int):
+        return config
+    return dataclasses.replace(config, **_scaled({name: getattr(config, name)}, factor))
+
+
+def _shorter(axis, factor):
+    """An axis with its lengths times ``factor``; labels that are lengths say the new ones."""
+    values = {}
+    for label, changes in axis.values.items():
+        new = {**changes, **_scaled(changes, factor)}
+        is_length = axis.name in LENGTHS and set(changes) == {axis.name}
+        values[axes_of.words(new[axis.name]) if is_length else label] = new
+    return axis._replace(values=values)
 
 
 def _scaled(knobs, factor):
     """Those of ``knobs`` that are lengths, times ``factor``; -1 steps remain -1."""
-    least = {"num_epochs": 1, "num_train_steps": 1, "warmup_steps": 0}
     return {
         name: max(low, round(factor * knobs[name]))
-        for name, low in least.items()
+        for name, low in LENGTHS.items()
         if knobs.get(name, -1) != -1
     }

@@ -8,7 +8,8 @@ import pandas as pd
 
 from samscale.study import pictures, report, results, store
 from samscale.study.analysis import Analysis, Design, analyse
-from samscale.study.grid import FIXED, NUISANCE, Study
+from samscale.study.axes import FIXED, NUISANCE
+from samscale.study.grid import Study
 from samscale.study.report import frames
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 
+from samscale.laws import MOST
 from samscale.study import remote
 from samscale.study.remote import ENDED, RUNNING, State
 from samscale.training import compiled
@@ -82,7 +83,7 @@ def _work(configs, workdir):
 
 def _amount(name, text):
     with contextlib.suppress(ValueError):
-        if 0 <= (amount := float(text)) <= 1 or (amount > 1 and amount.is_integer()):
+        if 0 <= (amount := float(text)) <= 1 or (1 < amount <= MOST and amount.is_integer()):
             return amount
     raise ValueError(f"option='{name}={text}': must be a whole number, or one between 0 and 1")
 

@@ -16,7 +16,8 @@ import pandas as pd
 
 from samscale.config import Config
 from samscale.flatness.meanings import ASIDE
-from samscale.study.grid import METHOD, NUISANCE, REPEATED, Study
+from samscale.study.axes import METHOD, NUISANCE, REPEATED
+from samscale.study.grid import Study
 from samscale.study.grid import cells as grid_cells
 from samscale.training import files, folder, record
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from samscale.study.grid import METHOD
+from samscale.study.axes import METHOD
 from samscale.study.statistics import headline
 from samscale.training.progress import clock
 
@@ -53,13 +53,13 @@ def show(found) -> None:
     failed = found.cells[found.cells["status"] == "failed"]
     more = [words for words in found.info["warnings"] if words not in set(failed["reason"])]
     for warning in (*analysis.warnings, *more):
-        console.print(Text.assemble(("warning", "bold"), ": ", warning), soft_wrap=True)
+        _say(console, Text.assemble(("warning", "bold"), ": ", warning))
     for _, row in failed.head(MOST_FAILED).iterrows():
-        console.print(f"failed: {row['run_id']}: {row['reason']}", highlight=False)
+        _say(console, f"failed: {row['run_id']}: {row['reason']}")
     if len(failed) > MOST_FAILED:
-        console.print(f"... and {len(failed) - MOST_FAILED} more failed cells")
+        _say(console, f"... and {len(failed) - MOST_FAILED} more failed cells")
     for sentence in (analysis.answer, *analysis.selection):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        _say(console, sentence)
 
 
 def _others(found):
@@ -77,6 +77,11 @@ def _console():
     """What users write is no markup. A file has more room than a terminal of 80 columns."""
     width = None if sys.stdout.isatty() else 110
     return Console(width=width, markup=False, emoji=False)
+
+
+def _say(console, sentence):
+    """On a terminal broken between words, in a file one line."""
+    console.print(sentence, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _table(title, names, numbers):
@@ -106,11 +111,10 @@ def show_plan(groups) -> None:
     total = lambda name: sum(getattr(g, name) for g in groups)
     console = _console()
     console.print(table)
-    console.print(
+    _say(
+        console,
         f"{len(groups)} programs, {total('cells')} cells, {total('done')} of them done; "
         f"{total('gradients'):,.0f} gradients of a batch, about {clock(total('seconds'))} in this "
         "process. Estimated: finished runs of a program say how long it takes, else its operations "
         "at half this machine's matrix rate.",
-        highlight=False,
-        soft_wrap=True,
     )

@@ -14,7 +14,8 @@ from typing import Any
 
 from samscale.config import from_mapping
 from samscale.file_names import distinct
-from samscale.study.grid import Axis, Study
+from samscale.study.axes import Axis
+from samscale.study.grid import Study, cells
 from samscale.training import files, folder
 
 PREFIX = "study-"
@@ -25,16 +26,40 @@ def place(workdir, name: str) -> pathlib.Path:
     return pathlib.Path(workdir) / f"{PREFIX}{distinct(name)}"
 
 
-def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
-    """Raises ``OSError`` where the disk does."""
+def save(workdir, name: str, study: Study, command: list[str], file: str = "") -> pathlib.Path:
+    """``file``: that the study is written in. Raises ``OSError`` where the disk does."""
     path = place(workdir, name)
     path.mkdir(parents=True, exist_ok=True)
     files.sweep(path)
     content = dataclasses.asdict(study)
     content["axes"] = [axis._asdict() for axis in study.axes]
+    content["file"] = file and str(pathlib.Path(file).resolve())
     content["starts"] = _starts(path / "study.json", command)
     files.write_json(path / "study.json", content)
     return path
+
+
+def check_same(workdir, name: str, study: Study, file: str) -> None:
+    """Raises ``ValueError`` where another study has that name in that folder.
+
+    Two studies are one if they stand in one file, whatever was edited there; or if nothing of the
+    first gets lost, for the second has all of its cells: then the file was moved, say.
+    """
+    path = place(workdir, name) / "study.json"
+    before = files.read_json(path).get("file") if path.exists() else ""
+    if not before or before == str(pathlib.Path(file).resolve()):
+        return
+    there, _ = load(workdir, name)
+    if _run_ids(there) <= _run_ids(study):
+        return
+    raise ValueError(
+        f"study={file!r}: asks {study.question!r}, but study {name!r} in {workdir} is that of "
+        f"{before}, which asks {there.question!r}: take another --workdir, or rename this file"
+    )
+
+
+def _run_ids(study):
+    return {cell.config.run_id for cell in cells(study)}
 
 
 def _starts(path, command) -> list[dict[str, Any]]:
@@ -66,10 +91,11 @@ def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
 
 
 def _study(content) -> Study:
-    base = from_mapping(content["base"])
-    axes = tuple(Axis(**axis)._replace(only=tuple(axis["only"])) for axis in content["axes"])
-    pictures = tuple(content.get("pictures", ()))
-    return Study(**{**content, "base": base, "axes": axes, "pictures": pictures})
+    fields = {name: value for name, value in content.items() if name != "file"}
+    base = from_mapping(fields["base"])
+    axes = tuple(Axis(**axis)._replace(only=tuple(axis["only"])) for axis in fields["axes"])
+    pictures = tuple(fields.get("pictures", ()))
+    return Study(**{**fields, "base": base, "axes": axes, "pictures": pictures})
 
 
 def names(workdir) -> list[str]:

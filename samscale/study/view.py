@@ -3,8 +3,9 @@
 import sys
 import time
 
-from samscale.study.grid import METHOD, Study
-from samscale.training.progress import EVERY_SECONDS, clock
+from samscale.study.axes import METHOD
+from samscale.study.grid import Study
+from samscale.training.progress import EVERY_SECONDS, clock, wrapped
 
 
 class Lines:
@@ -52,7 +53,7 @@ class Lines:
             self.say(f"cells: {self.words()}")
 
     def say(self, text) -> None:
-        print(text, file=self.stream, flush=True)
+        print(wrapped(text, self.stream), file=self.stream, flush=True)
 
     def stop(self) -> None: ...
 
@@ -77,7 +78,7 @@ class Live(Lines):
         self.bar.update(self.task, completed=sum(self.counts.values()), words=self.words())
 
     def say(self, text):
-        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.bar.console.print(wrapped(text), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self):
         self.bar.stop()

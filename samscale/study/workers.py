@@ -34,7 +34,7 @@ def processes(workers: int = 0, replicas: int = 0) -> Executor:
                 jobs.put(chunk[i : i + CHUNK])
             total += len(chunk)
         at = workers, gpus, replicas, workdir, jobs, outcomes
-        team = [_Worker(i, *at) for i in range(workers)]
+        team = [_Worker(i, *at) for i in range(min(workers, jobs.qsize()))]
         try:
             for _ in range(total):
                 outcome = outcomes.get()

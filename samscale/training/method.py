@@ -193,8 +193,8 @@ def _radius(config, shape, num_steps):
     """From ``rho`` to the radius of a step."""
     if not _follows(config):
         return lambda rho: rho
-    rates = np.broadcast_to(shape(np.arange(num_steps + 1)), num_steps + 1)
-    peak, end = float(rates[:-1].max()), float(rates[-1])
+    ends = np.array([config.warmup_steps, num_steps])  # every schedule peaks where its warmup ends
+    peak, end = map(float, np.broadcast_to(shape(ends), 2))
     return lambda rho: sharpness.follow(shape, rho, config.rho_min, peak, end)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from samscale import keys, optimizers, pruning, sharpness
 from samscale.config import Config, choose
+from samscale.laws import MOST
 from samscale.sharpness import leaves
 from samscale.tasks import Task, means
 from samscale.training import method
@@ -47,6 +48,11 @@ def build(config: Config, task: Task) -> Program:
     num_steps = config.num_train_steps
     if num_steps == -1:
         num_steps = config.num_epochs * per_epoch
+    if num_steps > MOST:
+        raise ValueError(
+            f"num_epochs={config.num_epochs}: must be at most {MOST // per_epoch}: an epoch has "
+            f"{per_epoch} steps, which are counted in int32"
+        )
     if config.pruner == "snip" and config.snip_batches > per_epoch:
         raise ValueError(
             f"snip_batches={config.snip_batches}: must be at most {per_epoch}, those of an epoch"

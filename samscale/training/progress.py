@@ -1,6 +1,8 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -33,8 +35,14 @@ class Lines(Silent):
             self.first, self.begin = step, now
         if now - self.last > EVERY_SECONDS or ("test_loss" in values and step == self.num_steps):
             self.last = now
-            left = (now - self.begin) * (self.num_steps - step) / max(step - self.first, 1)
-            self.say(f"step {step}/{self.num_steps}  {words(values)}  {clock(left)} left")
+            self.say(f"step {step}/{self.num_steps}  {words(values)}{self._left(step, now)}")
+
+    def _left(self, step, now):
+        """Nothing is known of the time left until some steps have been seen to take some."""
+        if self.first == step < self.num_steps:
+            return ""
+        left = (now - self.begin) * (self.num_steps - step) / max(step - self.first, 1)
+        return f"  {clock(left)} left"
 
     def say(self, text):
         if not self.deaf:
@@ -80,7 +88,7 @@ class Bar(Silent):
         self.progress.update(self.task, completed=step, speed=speed)
 
     def say(self, text):
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(wrapped(text), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self):
         self.progress.stop()
@@ -89,6 +97,15 @@ class Bar(Silent):
 def choose() -> Silent:
     """A bar where a person looks on, lines where a file does."""
     return Bar() if sys.stdout.isatty() else Lines()
+
+
+def wrapped(text: str, stream=None) -> str:
+    """Text as wide as the terminal, which would break it inside words; elsewhere as it is."""
+    if not (stream or sys.stdout).isatty():
+        return text
+    how = {"break_long_words": False, "break_on_hyphens": False}
+    width = shutil.get_terminal_size().columns
+    return "\n".join(textwrap.fill(line, width, **how) for line in text.split("\n"))
 
 
 def words(values: dict[str, float]) -> str:
