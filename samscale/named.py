@@ -1,8 +1,26 @@
 """Functions of a user's own, by name: tasks, pictures."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
+
+
+def look_beside(file: str) -> None:
+    """Modules beside a file of the user's, and in the current folder, can be imported from now on,
+    here and in processes that this one starts.
+
+    As for a script that Python runs, those beside it come first. The names are added once, however
+    often a file is read.
+    """
+    beside = os.path.dirname(os.path.abspath(file))
+    for place in ("", beside):
+        if place in sys.path:
+            sys.path.remove(place)
+        sys.path.insert(0, place)
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if beside not in inherited:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [beside, *inherited]))
 
 
 def function(law: str, text: str) -> Callable:
@@ -15,7 +33,7 @@ def function(law: str, text: str) -> Callable:
         sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:  # of the user's code: whatever it is
         raise ValueError(f"{law} ({error})") from error
     if not callable(found):
         raise ValueError(f"{law}, not {type(found).__name__}")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from samscale import data, losses, models, named
+from samscale import data, losses, models, named, own_task
 from samscale.config import Config, choose
 from samscale.data.augment import AUGMENTATIONS
 from samscale.losses import LOSSES, binary_cross_entropy, cross_entropy, means, squared
@@ -156,13 +156,12 @@ def _of_the_user(config: Config) -> Task:
         raise ValueError(f"task={config.task!r}: {type(error).__name__}: {words}") from error
     if not isinstance(task, Task):
         raise ValueError(f"{law}, not {type(task).__name__}")
-    for name in ("train", "validation", "test"):
-        lengths = {key: len(array) for key, array in getattr(task, name).items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(
-                f"task={config.task!r}: the arrays of {name} must have one length, not {lengths}"
-            )
-    _check_functions(task, config)
+    try:
+        task = own_task.with_arrays(task)
+        _check_functions(task, config)
+        own_task.check_leaves(task, config.batch_size)
+    except ValueError as error:
+        raise ValueError(f"task={config.task!r}: {error}") from error
     return task
 
 
@@ -179,13 +178,13 @@ def _check_functions(task: Task, config: Config):
     except Exception as error:
         words = " ".join(str(error).split())
         raise ValueError(
-            f"task={config.task!r}: init and loss of one example: {type(error).__name__}: {words}"
+            f"init and loss of one example: {type(error).__name__}: {words}"
         ) from error
     needed = ("loss", "count", task.monitor)  # the last is how a run's result is called
     if not {*needed} <= {*sums}:
+        wanted, found = (", ".join(map(repr, names)) for names in (needed, sorted(sums)))
         raise ValueError(
-            f"task={config.task!r}: loss must return sums named {', '.join(map(repr, needed))} "
-            f"(the last is its monitor), not {', '.join(map(repr, sorted(sums)))}"
+            f"loss must return sums named {wanted} (the last is its monitor), not {found}"
         )
 
 

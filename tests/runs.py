@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from samscale.config import Config
-from samscale.training import checkpoint, progress, record, run
+from samscale.training import checkpoint, leaves, progress, record, run
 
 TINY = Config(num_neurons=(8,), num_epochs=3, batch_size=100, checkpoint_seconds=0.0)
 VIEW = progress.Silent
@@ -41,10 +41,8 @@ def bits(path):
 
 def saved(path):
     """What a checkpoint holds, but for the seconds."""
-    from flax import serialization
-
-    tree = serialization.msgpack_restore(bits(path))
-    tree.pop("seconds")
+    tree = leaves.read(bits(path))
+    tree.pop("['seconds']")
     return tree
 
 

@@ -7,10 +7,10 @@ import pytest
 
 ROOT = pathlib.Path("samscale")
 LAYERS = [
-    {"laws", "errors", "keys", "named"},
+    {"laws", "errors", "kernels", "keys", "named", "places"},
     {"knobs"},
     {"config"},
-    {"data", "losses", "models", "sharpness", "pruning", "optimizers"},
+    {"data", "losses", "models", "sharpness", "pruning", "optimizers", "own_task"},
     {"tasks", "flatness"},
     {"training"},
     {"study"},

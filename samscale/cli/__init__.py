@@ -1,32 +1,15 @@
 """The command line: ``python main.py`` and ``samscale``. Parses, calls, and words errors."""
 
-import argparse
 import sys
 
 from samscale import __version__
+from samscale.cli.doctor import doctor
 from samscale.cli.flatness import flatness
 from samscale.cli.landscape import landscape
 from samscale.cli.studies import figure, report, results, status, study
 from samscale.cli.train import load_config, parse, train
-from samscale.cli.words import piped
 
 __all__ = ["load_config", "main", "parse", "train"]
-
-
-def doctor(argv) -> int:
-    """Print versions, devices, where data are looked for: what a bug report needs."""
-    parser = argparse.ArgumentParser(
-        prog="samscale doctor", description=doctor.__doc__.splitlines()[0]
-    )
-    parser.parse_args(argv[1:])
-    from samscale.data import fetch
-    from samscale.training import folder
-
-    with piped():
-        for name, value in folder.environment().items():
-            print(f"{name}: {value}")
-        print(f"data: {', '.join(map(str, fetch.folders('NAME')))}")
-    return 0
 
 
 COMMANDS = {

@@ -37,7 +37,7 @@ def study(argv) -> int:
         from samscale.study import executors
 
         execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
-        _ready(chosen)
+        _ready(chosen, args.workdir)
         if args.dry_run:
             return _dry_run(chosen, args.workdir)
     except ValueError as error:
@@ -190,13 +190,15 @@ def _run(chosen, name, args, execute, command):
     return 0
 
 
-def _ready(chosen):
+def _ready(chosen, workdir):
     from samscale.study import conduct, pictures
     from samscale.training import compiled
 
     compiled.keep_programs()
     pictures.check(chosen)
     conduct.check(chosen)
+    for sentence in conduct.check_environments(chosen, workdir):
+        print(sentence, file=sys.stderr)
 
 
 def _dry_run(chosen, workdir):

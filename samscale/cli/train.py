@@ -10,6 +10,7 @@ import textwrap
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from samscale import named
 from samscale.cli.words import check_workdir, fail, guarded, piped, stoppable
 from samscale.config import Config, from_mapping, unknown_knob
 from samscale.laws import KINDS
@@ -40,7 +41,7 @@ def _train(argv):
     try:
         with stoppable("stopped before anything was trained"):
             config, workdir = parse(argv)
-            run = _ready(config)
+            run = _ready(config, workdir)
     except (ValueError, flags.Error) as error:
         return fail(error, 2)
     return run.train(config, workdir) and 0
@@ -83,6 +84,7 @@ def call(file: str, field: str, function: str, *arguments):
     if spec is None or spec.loader is None:
         raise ValueError(f"{field}={file!r}: must be a Python file, named *.py")
     module = importlib.util.module_from_spec(spec)
+    named.look_beside(file)
     try:
         spec.loader.exec_module(module)
     except WHATEVER as error:
@@ -95,12 +97,13 @@ def call(file: str, field: str, function: str, *arguments):
         raise ValueError(f"{field}={file!r}: {type(error).__name__}: {error}") from error
 
 
-def _ready(config: Config):
+def _ready(config: Config, workdir):
     """Builds everything that may find the config wrong, before anything is written."""
-    from samscale.training import compiled, run
+    from samscale.training import compiled, folder, run
 
     compiled.keep_programs()
     run.ready(config)
+    folder.check_environment(config, workdir)
     return run
 
 

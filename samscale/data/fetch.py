@@ -11,6 +11,8 @@ import sys
 import uuid
 from pathlib import Path
 
+from samscale import places
+
 MIRRORS = {
     "mnist": (
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -48,20 +50,25 @@ MD5 = {
 TIMEOUT = 30  # seconds without a single byte
 BLOCK = 1 << 16
 MOST_NAMES = 8  # of files in a message
+NO_CACHE = "there is no home folder to download to: set XDG_CACHE_HOME to a folder"
+
+
+def held(name, complete):
+    """The first folder for which ``complete(folder)`` is true; None where there is none."""
+    return next(filter(complete, folders(name)), None)
 
 
 def folder(name, complete):
     """The first folder for which ``complete(folder)`` is true, after a download if need be."""
-    places = folders(name)
-    for place in places:
-        if complete(place):
-            return place
-    cache = places[-1]
-    if reasons := _download_all(name, cache):
+    if found := held(name, complete):
+        return found
+    cache = _cache(name)
+    if reasons := _download_all(name, cache) if cache else [NO_CACHE]:
+        looked = " or ".join(map(_held, folders(name))) or "any folder"
+        by_hand = f"into {cache} or into " if cache else "into "
         raise FileNotFoundError(
-            f"dataset={name!r}: neither found in {' or '.join(map(_held, places))} nor downloaded "
-            f"({'; '.join(reasons)}), so put {', '.join(MD5[name])} by hand into {cache} or into "
-            f"$SAMSCALE_DATA/{name}"
+            f"dataset={name!r}: neither found in {looked} nor downloaded ({'; '.join(reasons)}), "
+            f"so put {', '.join(MD5[name])} by hand {by_hand}$SAMSCALE_DATA/{name}"
         )
     return cache
 
@@ -75,11 +82,16 @@ def _held(place):
 
 
 def folders(name):
-    """Where a data set is looked for, in this order; what is downloaded goes to the last."""
-    roots = [Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "samscale" / "data"]
-    if by_hand := os.environ.get("SAMSCALE_DATA"):
-        roots.insert(0, Path(by_hand))
-    return [root.expanduser() / name for root in roots]
+    """Where a data set is looked for, in this order: ``SAMSCALE_DATA``, then the cache, where there
+    are such; what is downloaded goes to the cache."""
+    by_hand = os.environ.get("SAMSCALE_DATA")
+    mine = by_hand and (places.home(by_hand) or Path(by_hand)) / name
+    return [place for place in (mine, _cache(name)) if place]
+
+
+def _cache(name):
+    cache = places.cache()
+    return cache and cache / "data" / name
 
 
 def _download_all(name, cache):

@@ -14,7 +14,7 @@ from typing import Any
 
 from samscale.config import from_mapping
 from samscale.study.grid import Axis, Study
-from samscale.training import folder
+from samscale.training import environment
 from samscale.training.files import read_json, write_atomically
 
 PREFIX = "study-"
@@ -38,9 +38,9 @@ def save(workdir, name: str, study: Study, command: list[str]) -> pathlib.Path:
 def _starts(path, command) -> list[dict[str, Any]]:
     """Every command and environment that the study was run with, those that repeat once."""
     before = _remembered(read_json(path)) if path.is_file() else []
-    new = {"command": command, "environment": folder.environment()}
-    environment = lambda start: {**start["environment"], "time": "", "command": ""}
-    plain = lambda start: (start["command"], environment(start))
+    new = {"command": command, "environment": environment.environment()}
+    numbers = lambda start: {**start["environment"], "time": "", "command": ""}
+    plain = lambda start: (start["command"], numbers(start))
     return before if plain(new) in map(plain, before) else [*before, new]
 
 

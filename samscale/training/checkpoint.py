@@ -1,35 +1,34 @@
 """One file a run, ``checkpoint.msgpack``: its state after some step, replaced atomically.
 
-No random state is stored, for none exists (see ``keys``). Runs of one process only; a sharded run
-would need another format behind the same two functions.
+No random state of ours is stored, for none exists (see ``keys``). Runs of one process only; a
+sharded run would need another format behind the same two functions.
 """
 
 import pathlib
 from typing import Any
 
-import jax
-from flax import serialization
-
+from samscale.training import leaves
 from samscale.training.files import write_atomically
 
 NAME = "checkpoint.msgpack"
+STATE, STEP = "['state']", "['state'].step"  # paths of leaves, as ``leaves`` writes them
 
 
 def save(folder, tree: Any) -> None:
     """Raises ``OSError`` where the disk does, leaving the last checkpoint as it was."""
-    write_atomically(pathlib.Path(folder) / NAME, serialization.to_bytes(tree))
+    write_atomically(pathlib.Path(folder) / NAME, leaves.to_bytes(tree))
 
 
 def restore(folder, like: Any) -> Any:
     """The saved tree, shaped ``like`` the given one; ``like`` itself where nothing was saved yet.
 
-    Raises ``OSError`` where the file is not such a tree.
+    Raises ``OSError`` where the file does not hold such a tree.
     """
     path = pathlib.Path(folder) / NAME
     if not path.exists():
         return like
     try:
-        return serialization.from_bytes(like, path.read_bytes())
+        return leaves.fill(leaves.read(path.read_bytes()), like)
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(
             f"{path}: damaged, or of another version; move it away to begin the run again ({error})"
@@ -40,12 +39,9 @@ def restore_state(folder, like: Any) -> Any:
     """Only the saved ``state``, shaped ``like`` the given one, whose leaves may be abstract."""
     path = pathlib.Path(folder) / NAME
     try:
-        saved = serialization.msgpack_restore(path.read_bytes())["state"]
-        found = serialization.from_state_dict(like, saved)
-        shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
-        if shapes(found) != shapes(like):
-            raise ValueError("its arrays have other shapes than the config's")
-        return found
+        saved = leaves.read(path.read_bytes())
+        ours = {name: leaf for name, leaf in saved.items() if name.startswith(STATE)}
+        return leaves.fill(ours, {"state": like})["state"]
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"{path}: damaged, or of another version ({error})") from error
 
@@ -56,6 +52,6 @@ def step(folder) -> int:
     if not path.exists():
         return 0
     try:
-        return int(serialization.msgpack_restore(path.read_bytes())["state"]["step"])
+        return int(leaves.read(path.read_bytes())[STEP])
     except (ValueError, KeyError, TypeError):
         return 0  # ``restore`` says what is wrong

@@ -1,15 +1,12 @@
 """A program with its data in place, ready to run: what runs share that differ only in numbers."""
 
 import functools
-import os
-import pathlib
 
 import jax
-import numpy as np
 
-from samscale import tasks
+from samscale import places, tasks
 from samscale.config import Config
-from samscale.training import feed, kept, memory, program
+from samscale.training import environment, feed, kept, leaves, memory, program
 
 
 class Compiled:
@@ -79,18 +76,21 @@ class Replicated(Compiled):
         self.evaluate = kept.Kept(evaluate, name("evaluate"))
 
     def stack(self, trees):
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+        return leaves.stack(trees)
 
     def row(self, tree, i):
-        return jax.tree.map(lambda a: np.asarray(a)[i], tree)
+        return leaves.row(tree, i)
 
 
 _COMPILED: dict[str, Compiled] = {}
 
 
 def compiled(config: Config) -> Compiled:
-    """The last program is kept: a study whose cells differ in seed and radius compiles once."""
-    key = config.program_id
+    """The last program is kept: a study whose cells differ in seed and radius compiles once.
+
+    A program holds on to the settings of JAX under which it was traced.
+    """
+    key = f"{config.program_id} {environment.settings()}"
     if key not in _COMPILED:
         _COMPILED.clear()
         memory.tidy()
@@ -101,7 +101,8 @@ def compiled(config: Config) -> Compiled:
 def keep_programs() -> None:
     """Keep compiled programs on disk, unless ``JAX_COMPILATION_CACHE_DIR`` says where."""
     if jax.config.jax_compilation_cache_dir is None:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache / "samscale" / "compiled"))
+        if (cache := places.cache()) is None:
+            return  # no home folder: programs last as long as the process
+        jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small nets too
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

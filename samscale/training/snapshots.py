@@ -6,10 +6,8 @@ Epoch 0 is the initialization. A resumed run writes the same bits again.
 import pathlib
 from typing import Any
 
-import jax
-from flax import serialization
-
 from samscale.config import Config
+from samscale.training import leaves
 from samscale.training.files import write_atomically
 
 FOLDER = "snapshots"
@@ -29,7 +27,7 @@ def save(folder, epoch: int, params: Any) -> None:
     """Raises ``OSError`` where the disk does."""
     path = _path(folder, epoch)
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, serialization.to_bytes(jax.device_get(params)))
+    write_atomically(path, leaves.to_bytes(params))
 
 
 def epochs(folder) -> list[int]:
@@ -44,7 +42,7 @@ def load(folder, epoch: int, like: Any) -> Any:
     if not path.exists():
         return None
     try:
-        return serialization.from_bytes(like, path.read_bytes())
+        return leaves.fill(leaves.read(path.read_bytes()), like)
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"{path}: damaged, or of another version ({error})") from error
 

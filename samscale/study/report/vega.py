@@ -1,9 +1,8 @@
 """Vega, Vega-Lite and Vega-Embed as one script, 0.9 MB: what makes the charts of a page alive."""
 
 import contextlib
-import os
-import pathlib
 
+from samscale import places
 from samscale.training.files import write_atomically
 
 
@@ -11,8 +10,9 @@ def script() -> str:
     """To stand in a page. vl-convert takes 2 s to bundle it: it is kept in the cache folder."""
     import vl_convert
 
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    path = cache / "samscale" / "report" / f"vega-{vl_convert.__version__}.js"
+    if (cache := places.cache()) is None:
+        return _escaped(vl_convert.javascript_bundle())
+    path = cache / "report" / f"vega-{vl_convert.__version__}.js"
     try:
         text = path.read_bytes().decode()
     except OSError:  # not there yet
@@ -20,4 +20,8 @@ def script() -> str:
         with contextlib.suppress(OSError):  # a page can do without the cache
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text.encode())
+    return _escaped(text)
+
+
+def _escaped(text):
     return text.replace("</script", "<\\/script")
