@@ -11,6 +11,12 @@ def names(path) -> tuple[str, ...]:
     return words[:-1] if words[-1:] == ("value",) else words  # Flax NNX wraps its arrays
 
 
+def layer(path) -> tuple[str, ...]:
+    """What leads to the module that holds a leaf; the leaf's own name where none does."""
+    words = names(path)
+    return words[:-1] or words
+
+
 def is_kernel(path, leaf) -> bool:
     """True for a leaf called ``kernel`` (Flax), or ``weight`` or ``w`` of two axes or more."""
     (last,) = names(path)[-1:] or ("",)
