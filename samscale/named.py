@@ -5,22 +5,21 @@ import os
 import sys
 from collections.abc import Callable
 
+BESIDE = "SAMSCALE_BESIDE"  # the folder of the file that was read; workers inherit it
+
 
 def look_beside(file: str) -> None:
-    """Modules beside a file of the user's, and in the current folder, can be imported from now on,
-    here and in processes that this one starts.
-
-    As for a script that Python runs, those beside it come first. The names are added once, however
-    often a file is read.
+    """Modules beside a file of the user's, and in the current folder, can be imported from now on:
+    here, as for a script that Python runs, and for ``function`` in processes that execute cells.
     """
-    beside = os.path.dirname(os.path.abspath(file))
-    for place in ("", beside):
-        if place in sys.path:
-            sys.path.remove(place)
-        sys.path.insert(0, place)
-    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if beside not in inherited:
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [beside, *inherited]))
+    os.environ[BESIDE] = os.path.dirname(os.path.abspath(file))
+    _extend_path()
+
+
+def _extend_path():
+    for place in ("", os.environ.get(BESIDE) or ""):
+        if place not in sys.path:
+            sys.path.insert(0, place)
 
 
 def function(law: str, text: str) -> Callable:
@@ -29,8 +28,7 @@ def function(law: str, text: str) -> Callable:
     Raises ``ValueError``, which begins with ``law``, where there is none.
     """
     module, _, name = text.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    _extend_path()
     try:
         found = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # of the user's code: whatever it is

@@ -42,7 +42,8 @@ def _array(name, value) -> np.ndarray:
     except Exception as error:  # of whatever library the value comes from
         words = " ".join(str(error).split())
         raise ValueError(f"{name} must be an array of numbers ({words})") from error
-    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
+    number = jnp.issubdtype(array.dtype, np.number) or array.dtype == bool
+    if not number or array.dtype.kind in KINDS:  # NumPy counts durations among the integers
         kind = KINDS.get(array.dtype.kind, array.dtype)
         raise ValueError(f"{name} must be an array of numbers, not of {kind}")
     if not array.ndim:

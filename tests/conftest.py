@@ -25,9 +25,9 @@ def _compiled_programs_are_kept_between_sessions():
 
 @pytest.fixture(autouse=True)
 def _folders_of_files_that_were_read_are_forgotten(monkeypatch):
-    """A config or study file makes modules beside it importable, here and in child processes."""
+    """A config or study file makes modules beside it importable, here and in workers."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("SAMSCALE_BESIDE", "")
 
 
 @pytest.fixture(autouse=True)

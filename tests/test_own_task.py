@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
-from samscale import cli, tasks
+from samscale import cli, own_task, tasks
 from samscale.cli.studies import load_study
 from samscale.config import Config
 from samscale.sharpness import PRESETS
@@ -108,3 +110,59 @@ def test_a_study_whose_task_is_not_found_is_one_sentence(tmp_path, capsys):
 def test_the_example_study_of_the_family_is_legal():
     study = load_study("examples/sam_family.py").validate()
     assert {cell.config.optimizer for cell in cells(study)} == {"sgd", *PRESETS} - {"sam_on"}
+
+
+ROW = {"x": np.zeros((4, 3), "float32"), "y": np.arange(4)}
+
+
+def with_arrays(**entries):
+    task = tasks.Task(ROW | entries, ROW, ROW, None, None)
+    return own_task.with_arrays(task).train
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Series([3, 2, 1, 0], index=[9, 8, 7, 6]),
+        [3, 2, 1, 0],
+        (3, 2, 1, 0),
+        jnp.arange(3, -1, -1),
+        pd.Series([3, 2, 1, 0], dtype="Int64"),
+        np.arange(3, -1, -1, dtype=object).astype("uint64"),
+    ],
+)
+def test_numbers_in_any_container_are_taken_in_their_order(value):
+    found = with_arrays(y=value)["y"]
+    assert isinstance(found, np.ndarray)
+    assert found.tolist() == [3, 2, 1, 0]
+    assert isinstance(with_arrays(x=pd.DataFrame(ROW["x"]))["x"], np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (["a", "b", "c", "d"], r"train\['x'\] must be an array of numbers, not of text"),
+        (pd.Series(list("abcd")), r"train\['x'\] must be an array of numbers, not of "),
+        (pd.date_range("2026-01-01", periods=4), "not of dates"),
+        (np.zeros(4, "timedelta64[s]"), "not of durations"),
+        ([b"a"] * 4, "not of bytes"),
+        (np.array([None] * 4), "not of objects"),
+        (np.zeros(4, [("a", int)]), "must be an array of numbers, not of "),
+        ([[1], [1, 2], [1], [1]], "must be an array of numbers"),
+        (jax.random.split(KEY, 4), "must be an array of numbers"),
+        (np.ma.masked_equal([1, 2, 3, 4], 2), "and has masked ones"),
+        (3, "must have its examples along the first axis"),
+        (np.zeros((3, 3)), r"must have one length, not \{'x': 3, 'y': 4\}"),
+        (np.array([2**31, 0, 0, 0]), "must fit into int32, and holds 2147483648"),
+        (np.array([1e39, 0, 0, 0]), r"must fit into float32, and holds 1e\+39"),
+    ],
+)
+def test_arrays_that_are_no_numbers_are_named(value, words):
+    with pytest.raises(ValueError, match=words):
+        with_arrays(x=value)
+
+
+def test_splits_that_are_no_dicts_of_names_are_named():
+    for split, words in ((np.zeros(3), "train must be a dict of arrays"), ({3: [1]}, "not 3")):
+        with pytest.raises(ValueError, match=words):
+            own_task.with_arrays(tasks.Task(split, ROW, ROW, None, None))
