@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 HERE = pathlib.Path(__file__).resolve().parent
+BESIDE = "SAMSCALE_BESIDE"  # the folder of the file that was read; workers inherit it
 _only_ours = False
 
 
@@ -36,6 +37,20 @@ def is_refused(text: str) -> bool:
     return _only_ours and text.split(":")[0].split(".")[0] != HERE.name
 
 
+def look_beside(file: str) -> None:
+    """Modules beside a file of the user's, and in the current folder, can be imported from now on:
+    here, as for a script that Python runs, and for ``function`` in processes that execute cells.
+    """
+    os.environ[BESIDE] = os.path.dirname(os.path.abspath(file))
+    _extend_path()
+
+
+def _extend_path():
+    for place in ("", os.environ.get(BESIDE) or ""):
+        if place not in sys.path:
+            sys.path.insert(0, place)
+
+
 def function(law: str, text: str) -> Callable:
     """The function that ``module:function`` names, as seen from where the command is run.
 
@@ -49,8 +64,8 @@ def function(law: str, text: str) -> Callable:
             f"{field}={text!r}: code outside of samscale, which is not run when results are only "
             "looked at; say --trust to run it"
         )
-    if "" not in sys.path and not _only_ours:
-        sys.path.insert(0, "")
+    if not _only_ours:
+        _extend_path()
     try:
         found = getattr(importlib.import_module(module), name)
     except OSError:  # a file that the module reads: a sentence of its own

@@ -4,9 +4,10 @@ Learning rate and weight decay may be traced arrays, so that one compiled progra
 them. A schedule is a *shape*, multiplied by the learning rate; its argument counts optimizer steps.
 """
 
-import jax
 import jax.numpy as jnp
 import optax
+
+from samscale.kernels import kernels
 
 
 def constant(num_steps):
@@ -110,9 +111,3 @@ def build(
         *beside,
         optax.scale_by_learning_rate(lambda t: learning_rate * shape(t)),
     )
-
-
-def kernels(params):
-    """True for the leaves named ``kernel``: not for biases and the scales of normalization."""
-    named = lambda path, _: bool(path) and getattr(path[-1], "key", None) == "kernel"
-    return jax.tree_util.tree_map_with_path(named, params)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from samscale import kernels
+
 
 class Pruner(NamedTuple):
     """``score(key, params, gradient) -> scores``; ``gradient()`` is called only where needed."""
@@ -50,11 +52,12 @@ def make_mask(scores, sparsity, scope, exempt=()):
     """Remove exactly ``round(sparsity * size)`` weights with the lowest scores.
 
     Ties fall by index: in flattened order, the earlier weight goes first. ``size`` counts the
-    prunable weights: all ``kernel`` leaves outside the layers named in ``exempt``, one by one
-    (``scope="layer"``) or taken together (``"global"``). Biases and normalization stay dense.
+    prunable weights: all kernels (``kernels.is_kernel``) outside the layers named in ``exempt``,
+    one by one (``scope="layer"``) or taken together (``"global"``). Biases and normalization stay
+    dense.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(scores)
-    prunable = [is_prunable(path, exempt) for path, _ in paths]
+    prunable = [is_prunable(path, score, exempt) for path, score in paths]
     flat = [score.ravel() for (_, score), yes in zip(paths, prunable, strict=True) if yes]
     if scope == "global" and flat:
         sizes = [f.size for f in flat]
@@ -70,9 +73,8 @@ def make_mask(scores, sparsity, scope, exempt=()):
     return structure.unflatten(masks)
 
 
-def is_prunable(path, exempt=()):
-    names = [getattr(part, "key", str(part)) for part in path]
-    return names[-1:] == ["kernel"] and not set(names) & set(exempt)
+def is_prunable(path, leaf, exempt=()):
+    return kernels.is_kernel(path, leaf) and not set(kernels.names(path)) & set(exempt)
 
 
 def _keep(score, sparsity):

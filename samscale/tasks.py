@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from samscale import data, labels, losses, models, named
+from samscale import data, labels, losses, models, named, own_task
 from samscale.config import Config, choose
 from samscale.data import arrays
 from samscale.data.augment import AUGMENTATIONS
@@ -177,6 +177,7 @@ def _of_the_user(config: Config) -> Task:
             **arrays.checked({name: getattr(task, name) for name in arrays.SPLITS})
         )
         _check_functions(task)
+        own_task.check_leaves(task, config.batch_size)
     except ValueError as error:
         raise ValueError(f"task={config.task!r}: {error}") from error
     return task
@@ -187,9 +188,9 @@ def _check_functions(task: Task):
     sums, given = _traced(task, "train")
     needed = ("loss", "count", task.monitor)  # the last is how a run's result is called
     if not {*needed} <= {*sums}:
+        wanted, found = (", ".join(map(repr, names)) for names in (needed, sorted(sums)))
         raise ValueError(
-            f"loss must return sums named {', '.join(map(repr, needed))} (the last is its "
-            f"monitor), not {', '.join(map(repr, sorted(sums)))}"
+            f"loss must return sums named {wanted} (the last is its monitor), not {found}"
         )
     for split in ("validation", "test"):
         if {*getattr(task, split)} != {*task.train}:

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import sys
 
 import jax
 import pytest
@@ -20,6 +21,13 @@ def _compiled_programs_are_kept_between_sessions():
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _folders_of_files_that_were_read_are_forgotten(monkeypatch):
+    """A config or study file makes modules beside it importable, here and in workers."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("SAMSCALE_BESIDE", "")
 
 
 @pytest.fixture(autouse=True)

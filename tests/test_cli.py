@@ -235,6 +235,58 @@ def test_doctor_takes_no_words(capsys):
     assert "bogus" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", [["-m", "samscale", "train"], [str(pathlib.Path("main.py").resolve())]]
+)
+def test_modules_beside_a_config_and_in_the_current_folder_are_found(command, tmp_path):
+    beside, here = tmp_path / "beside", tmp_path / "here"
+    beside.mkdir()
+    here.mkdir()
+    (beside / "widths.py").write_text("WIDTH = 8\n")
+    (here / "lengths.py").write_text("EPOCHS = 1\n")
+    (beside / "conf.py").write_text(
+        "from lengths import EPOCHS\nfrom widths import WIDTH\nfrom samscale.config import Config\n"
+        "def get_config():\n"
+        "    return Config(num_neurons=(WIDTH,), num_epochs=EPOCHS, optimizer='none')\n"
+    )
+    words = [sys.executable, *command, f"--config={beside / 'conf.py'}", "--workdir=w"]
+    done = subprocess.run(words, cwd=here, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "optimizer='none': choose one of" in done.stderr  # so the file was read
+
+
+@pytest.mark.parametrize("executor", ["here", "processes"])
+def test_a_task_beside_a_study_file_is_found_by_whoever_runs_its_cells(
+    executor, tmp_path, monkeypatch
+):
+    beside, here = tmp_path / "beside", tmp_path / "here"
+    beside.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    name = f"lone_task_{executor}"
+    (beside / f"{name}.py").write_text(
+        "import numpy as np\nfrom samscale import data, models, tasks\n"
+        "def get_task(config):\n"
+        "    d = data.load('digits')\n"
+        "    model = models.build('MLP', 10, num_neurons=(2,))\n"
+        "    example = {'x': d.train['x'][:1]}\n"
+        "    functions = tasks.supervised(model, tasks.cross_entropy, example, d.normalize)\n"
+        "    return tasks.Task(d.train, d.validation, d.test, *functions)\n"
+    )
+    (beside / "lone.py").write_text(
+        "from samscale.config import Config\n"
+        "from samscale.study import Study, methods, repeated, scientific\n"
+        f"BASE = Config(task='{name}:get_task', num_epochs=1, batch_size=1000)\n"
+        "axes = scientific('num_filters', [1]), methods(BASE, 'sgd'), repeated('seed', [0])\n"
+        "def get_study(): return Study('?', BASE, axes)\n"
+    )
+    words = ["study", str(beside / "lone.py"), "--workdir=w", f"--executor={executor}"]
+    assert (
+        cli.main(["samscale", *words, "--workers=1" if executor == "processes" else "--replicas=1"])
+        == 0
+    )
+
+
 @pytest.mark.parametrize("dataset, found", [("cifar10", "crop_flip"), ("mnist", "none")])
 def test_old_config_files_augment_where_the_released_program_did(dataset, found, tmp_path):
     body = (f"dataset = '{dataset}'", "model = 'MLP'")

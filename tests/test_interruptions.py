@@ -151,7 +151,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, signum
     assert "the same command goes on from there" in stderr
     (path,) = tmp_path.glob("*")
     step = int(stderr.split("stopped at step ")[1].split()[0])
-    assert saved(path)["state"]["step"] == step
+    assert saved(path)["['state'].step"] == step
 
 
 def test_a_full_disk_costs_one_sentence_and_no_checkpoint(whole, tmp_path):

@@ -7,10 +7,13 @@ import pytest
 
 ROOT = pathlib.Path("samscale")
 LAYERS = [
-    {"cached", "errors", "file_names", "keys", "labels", "laws", "named", "shipped"},
+    {
+        *("cached", "errors", "file_names", "keys", "kernels", "labels", "laws", "named"),
+        "shipped",
+    },
     {"knobs"},
     {"config"},
-    {"data", "losses", "models", "sharpness", "pruning", "optimizers"},
+    {"data", "losses", "models", "sharpness", "pruning", "optimizers", "own_task"},
     {"tasks", "flatness"},
     {"training"},
     {"study"},

@@ -1,6 +1,7 @@
 """Every knob reaches the run: what it changes is seen in the parameters that come out."""
 
 import dataclasses
+import math
 import signal
 
 import jax
@@ -61,6 +62,17 @@ def test_the_best_epoch_is_that_of_the_validation():
     assert found["best_epoch"] == 1
     assert found["test_accuracy_at_best_validation"] == 0.5
     assert found["best_test_accuracy"] == 0.7
+
+
+@pytest.mark.parametrize("maximize, best", [(True, 3), (False, 2)])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_an_epoch_whose_metric_is_not_finite_is_never_the_best(maximize, best, odd):
+    task = tasks.build(TINY.validate())._replace(monitor="f1", maximize=maximize)
+    values = {1: odd, 2: 0.5, 3: 0.8, 4: 0.7, 5: odd}
+    lines = [{"epoch": e, "validation_f1": v, "test_f1": v} for e, v in values.items()]
+    found = summary(lines, task)
+    assert (found["best_epoch"], found["best_test_f1"]) == (best, values[best])
+    assert summary([lines[0], lines[4]], task) == {}
 
 
 class Full:

@@ -4,27 +4,14 @@ import sys
 
 from samscale import __version__
 from samscale.cli import shipped
+from samscale.cli.doctor import doctor
 from samscale.cli.flatness import flatness
 from samscale.cli.landscape import landscape
 from samscale.cli.streams import readable
 from samscale.cli.studies import figure, report, results, status, study
 from samscale.cli.train import load_config, parse, train
-from samscale.cli.words import parser_of
-from samscale.named import says
 
 __all__ = ["load_config", "main", "parse", "train"]
-
-
-@says("Print versions, devices, where data are looked for: what a bug report needs.")
-def doctor(argv) -> int:
-    parser_of(doctor).parse_args(argv[1:])
-    from samscale.data import fetch
-    from samscale.training import folder
-
-    for name, value in folder.environment().items():
-        print(f"{name}: {value}")
-    print(f"data: {', '.join(map(str, fetch.folders('NAME')))}")
-    return 0
 
 
 COMMANDS = {

@@ -54,7 +54,7 @@ def study(argv) -> int:
 
         execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
         store.check_same(args.workdir, _name_of(args), chosen, args.file)
-        _ready(chosen)
+        _ready(chosen, args.workdir)
         if args.dry_run:
             return _dry_run(chosen, args.workdir)
     except ValueError as error:
@@ -225,13 +225,15 @@ def _run(chosen, name, args, execute, command):
     return 0
 
 
-def _ready(chosen):
+def _ready(chosen, workdir):
     from samscale.study import conduct, pictures
     from samscale.training import compiled
 
     compiled.keep_programs()
     pictures.check(chosen)
     conduct.check(chosen)
+    for sentence in conduct.check_environments(chosen, workdir):
+        print(sentence, file=sys.stderr)
 
 
 def _dry_run(chosen, workdir):

@@ -11,7 +11,7 @@ import typing
 
 from ml_collections import ConfigDict
 
-from samscale import shipped
+from samscale import named, shipped
 from samscale.cli.streams import readable
 from samscale.cli.words import check_workdir, expanded, fail, guarded, stoppable
 from samscale.config import Config, from_mapping, unknown_knob
@@ -45,7 +45,7 @@ def _train(argv):
     try:
         with stoppable("stopped before anything was trained"):
             config, workdir = parse(argv)
-            run = _ready(config)
+            run = _ready(config, workdir)
     except ValueError as error:
         return fail(error, 2)
     return run.train(config, workdir) and 0
@@ -99,6 +99,7 @@ def call(file: str, field: str, function: str, *arguments):
     if spec is None or spec.loader is None:
         raise ValueError(f"{field}={file!r}: must be a Python file, named *.py")
     module = importlib.util.module_from_spec(spec)
+    named.look_beside(file)
     try:
         spec.loader.exec_module(module)
     except WHATEVER as error:
@@ -124,12 +125,13 @@ def _fault(field, file, error):
     return f"{field}={file!r}{where}: {what}" + (f": {said}" if said else "")
 
 
-def _ready(config: Config):
+def _ready(config: Config, workdir):
     """Builds everything that may find the config wrong, before anything is written."""
-    from samscale.training import compiled, run
+    from samscale.training import compiled, folder, run
 
     compiled.keep_programs()
     run.ready(config)
+    folder.check_environment(config, workdir)
     return run
 
 

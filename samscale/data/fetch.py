@@ -70,20 +70,23 @@ BLOCK = 1 << 16
 MOST_NAMES = 8  # of files in a message
 
 
+def held(name, complete):
+    """The first folder for which ``complete(folder)`` is true; None where there is none."""
+    return next(filter(complete, folders(name)), None)
+
+
 def folder(name, complete):
     """The first folder for which ``complete(folder)`` is true, after a download if need be."""
-    places = folders(name)
-    cache = places[-1]
-    for place in places:
-        if complete(place):
-            if place == cache:
-                _check_own(name, cache)
-            return place
+    if place := held(name, complete):
+        if place == folders(name)[-1]:
+            _check_own(name, place)
+        return place
+    cache = folders(name)[-1]
     if reasons := _download_all(name, cache):
         raise FileNotFoundError(
-            f"dataset={name!r}: neither found in {' or '.join(map(_held, places))} nor downloaded "
-            f"({'; '.join(reasons)}), so put {', '.join(MD5[name])} by hand into {cache} or into "
-            f"$SAMSCALE_DATA/{name}"
+            f"dataset={name!r}: neither found in {' or '.join(map(_held, folders(name)))} nor "
+            f"downloaded ({'; '.join(reasons)}), so put {', '.join(MD5[name])} by hand into "
+            f"{cache} or into $SAMSCALE_DATA/{name}"
         )
     return cache
 

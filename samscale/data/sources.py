@@ -53,7 +53,7 @@ def fashion_mnist(**_):
 
 
 def _idx(name):
-    return readers.read_idx_folder(fetch.folder(name, readers.has_idx), num_classes=10)
+    return readers.read_idx_folder(fetch.folder(name, COMPLETE[name]), num_classes=10)
 
 
 def cifar10(**_):
@@ -65,7 +65,7 @@ def cifar100(**_):
 
 
 def _cifar(name, num_classes):
-    place = fetch.folder(name, lambda folder: cifar.has_cifar(folder, num_classes))
+    place = fetch.folder(name, COMPLETE[name])
     return cifar.read_cifar_folder(place, num_classes)
 
 
@@ -73,6 +73,12 @@ def imagenet(**_):
     raise ValueError("dataset='imagenet': its data pipeline is not part of this version")
 
 
+COMPLETE = {  # data sets that are files -> whether a folder holds all of them
+    "mnist": readers.has_idx,
+    "fashion_mnist": readers.has_idx,
+    "cifar10": partial(cifar.has_cifar, num_classes=10),
+    "cifar100": partial(cifar.has_cifar, num_classes=100),
+}
 DATASETS = {
     "digits": digits,
     "mnist": mnist,

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
+from samscale import kernels
 from samscale.flatness.examples import check, check_batch, count, pure, summed
 
 
@@ -153,16 +154,12 @@ def of_layers(params) -> dict[str, Any]:
     A layer is what one module holds, as kernel and bias: all leaves of a path but for its last
     part, which is the layer's name; a leaf that no module holds is a layer of its own.
     """
-    layer = lambda path: path[:-1] or path
-    name = lambda path: "/".join(str(getattr(part, "key", part)) for part in layer(path))
+    layers = [kernels.layer(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     masks = {}
-    for path, _ in jax.tree_util.tree_leaves_with_path(params):
-        if name(path) not in masks:
-            own = lambda other, w, path=path: jnp.full(
-                w.shape, float(layer(other) == layer(path)), w.dtype
-            )
-            mask = jax.tree_util.tree_map_with_path(own, params)
-            masks[name(path)] = ravel_pytree(mask)[0]
+    for layer in dict.fromkeys(layers):
+        own = lambda path, w, name=layer: jnp.full_like(w, float(kernels.layer(path) == name))
+        mask = jax.tree_util.tree_map_with_path(own, params)
+        masks["/".join(layer)] = ravel_pytree(mask)[0]
     return masks
 
 

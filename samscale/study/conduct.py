@@ -10,7 +10,7 @@ from samscale import tasks
 from samscale.study import results, store, view
 from samscale.study.execute import BUSY, DONE, FAILED, Executor, Outcome
 from samscale.study.grid import Cell, Study, cells
-from samscale.training import folder, run
+from samscale.training import environment, folder, run
 
 POLL_SECONDS = 1.0  # between looks at cells that another process is running
 
@@ -39,6 +39,28 @@ def check_names(study: Study) -> None:
     """Raises ``ValueError`` for a data set, a model ... of any cell that there is not."""
     for cell in cells(study):
         tasks.check_names(cell.config)
+
+
+def check_environments(study: Study, workdir) -> list[str]:
+    """Sentences about cells that would go on, or were finished, in another environment.
+
+    Raises ``ValueError`` where unfinished ones would go on with other random bits or precision.
+    """
+    if not pathlib.Path(workdir).is_dir():
+        return []
+    now, found, finished = environment.environment(), {}, 0
+    for config in {cell.config.run_id: cell.config for cell in cells(study)}.values():
+        if sentence := folder.check_environment(config, workdir, now):
+            found[sentence] = found.get(sentence, 0) + 1
+        finished += folder.was_bound_otherwise(config, workdir, now)
+    told = [f"{number} unfinished cells go on: {sentence}" for sentence, number in found.items()]
+    if finished:
+        told.append(
+            f"{finished} finished cells were trained with other random bits or precision than the "
+            "settings of JAX now give, so they do not compare with those that are still to run; "
+            "environment.json in their folders has the settings"
+        )
+    return told
 
 
 def conduct(

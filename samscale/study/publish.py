@@ -85,7 +85,7 @@ def _measured(runs):
 
 def _environment(found):
     """Of all starts, what differs between them one after another."""
-    flat = [{**e, **e.pop("versions", {})} for e in map(dict, found)]
+    flat = [{**e, **e.pop("versions", {}), **e.pop("settings", {})} for e in map(dict, found)]
     names = dict.fromkeys(name for e in flat for name in e if name != "command")
     words = lambda v: ", ".join(map(str, v)) if isinstance(v, list) else str(v)
     return {n: "; ".join(dict.fromkeys(words(e[n]) for e in flat if n in e)) for n in names}

@@ -48,9 +48,10 @@ def candidates(fixed):
 def choose(fixed, score):
     """The row of the highest ``score`` per cell; ties go to the smallest nuisance value.
 
-    A cell without scores has no winner, unless there is only one candidate.
+    A score that is not finite is none. A cell without scores has no winner, unless there is only
+    one candidate.
     """
-    kept = fixed.assign(score=score)[candidates(fixed)]
+    kept = fixed.assign(score=score.where(np.isfinite(score)))[candidates(fixed)]
     rivals = kept.groupby(CELL, sort=False)["n"].transform("size")
     kept = kept[kept["score"].notna() | (rivals == 1)]
     best = kept.sort_values("score", ascending=False, kind="stable").drop_duplicates(CELL)

@@ -16,7 +16,7 @@ from samscale.config import from_mapping
 from samscale.file_names import distinct
 from samscale.study.axes import Axis
 from samscale.study.grid import Study, cells
-from samscale.training import files, folder
+from samscale.training import environment, files
 
 PREFIX = "study-"
 
@@ -65,9 +65,9 @@ def _run_ids(study):
 def _starts(path, command) -> list[dict[str, Any]]:
     """Every command and environment that the study was run with, those that repeat once."""
     before = files.read_json(path)["starts"] if path.exists() else []
-    new = {"command": command, "environment": folder.environment()}
-    environment = lambda start: {**start["environment"], "time": "", "command": ""}
-    plain = lambda start: (start["command"], environment(start))
+    new = {"command": command, "environment": environment.environment()}
+    numbers = lambda start: {**start["environment"], "time": "", "command": ""}
+    plain = lambda start: (start["command"], numbers(start))
     return before if plain(new) in map(plain, before) else [*before, new]
 
 

@@ -1,5 +1,6 @@
 """One live line for a whole study: cells done, failed and left, time left, the best so far."""
 
+import math
 import sys
 import time
 
@@ -22,7 +23,8 @@ class Lines:
         self.ran += "seconds" in line  # else it was done before
         value = line.get(self.study.value or f"test_{self.study.metric}")
         sign = 1 if self.study.maximize else -1
-        if value is not None and (self.best is None or sign * (value - self.best[0]) > 0):
+        finite = value is not None and math.isfinite(value)
+        if finite and (self.best is None or sign * (value - self.best[0]) > 0):
             self.best = (value, self._where(line))
         self.show()
 

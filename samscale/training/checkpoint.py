@@ -1,26 +1,24 @@
 """One file a run, ``checkpoint.msgpack``: its state after some step, replaced atomically.
 
-No random state is stored, for none exists (see ``keys``). Runs of one process only; a sharded run
-would need another format behind the same two functions.
+No random state of ours is stored, for none exists (see ``keys``). Runs of one process only; a
+sharded run would need another format behind the same two functions.
 """
 
 import pathlib
 from typing import Any
 
-import jax
-from flax import serialization
-
 from samscale.errors import Damaged
-from samscale.training import files
+from samscale.training import files, leaves
 from samscale.training import folder as run_folder
 
 NAME = run_folder.CHECKPOINT
 REMEDY = "move it away to begin the run again"
+STATE, STEP = "['state']", "['state'].step"  # paths of leaves, as ``leaves`` writes them
 
 
 def save(folder, tree: Any) -> None:
     """Raises ``OSError`` where the disk does, leaving the last checkpoint as it was."""
-    files.write_atomically(pathlib.Path(folder) / NAME, files.sealed(serialization.to_bytes(tree)))
+    files.write_atomically(pathlib.Path(folder) / NAME, files.sealed(leaves.to_bytes(tree)))
 
 
 def restore(folder, like: Any) -> Any:
@@ -32,7 +30,7 @@ def restore(folder, like: Any) -> Any:
     if not path.exists():
         return like
     try:
-        return serialization.from_bytes(like, files.read_sealed(path, REMEDY))
+        return leaves.fill(leaves.read(files.read_sealed(path, REMEDY)), like)
     except (ValueError, KeyError, TypeError) as error:
         raise files.damaged(path, f"of another version: {error}", REMEDY) from error
 
@@ -44,12 +42,9 @@ def restore_state(folder, like: Any) -> Any:
     """
     path = pathlib.Path(folder) / NAME
     try:
-        saved = serialization.msgpack_restore(files.read_sealed(path, REMEDY))["state"]
-        found = serialization.from_state_dict(like, saved)
-        shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
-        if shapes(found) != shapes(like):
-            raise ValueError("its arrays have other shapes than the config's")
-        return found
+        saved = leaves.read(files.read_sealed(path, REMEDY))
+        ours = {name: leaf for name, leaf in saved.items() if name.startswith(STATE)}
+        return leaves.fill(ours, {"state": like})["state"]
     except (ValueError, KeyError, TypeError) as error:
         raise files.damaged(path, f"of another version: {error}", REMEDY) from error
 
@@ -60,6 +55,6 @@ def step(folder) -> int:
     if not path.exists():
         return 0
     try:
-        return int(serialization.msgpack_restore(files.read_sealed(path))["state"]["step"])
+        return int(leaves.read(files.read_sealed(path))[STEP])
     except (Damaged, ValueError, KeyError, TypeError):
         return 0  # ``restore`` says what is wrong

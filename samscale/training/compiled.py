@@ -4,11 +4,10 @@ import functools
 import os
 
 import jax
-import numpy as np
 
 from samscale import cached, tasks
 from samscale.config import Config
-from samscale.training import feed, kept, memory, program
+from samscale.training import environment, feed, kept, leaves, memory, program
 
 
 class Compiled:
@@ -78,18 +77,21 @@ class Replicated(Compiled):
         self.evaluate = kept.Kept(evaluate, name("evaluate"))
 
     def stack(self, trees):
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+        return leaves.stack(trees)
 
     def row(self, tree, i):
-        return jax.tree.map(lambda a: np.asarray(a)[i], tree)
+        return leaves.row(tree, i)
 
 
 _COMPILED: dict[str, Compiled] = {}
 
 
 def compiled(config: Config) -> Compiled:
-    """The last program is kept: a study whose cells differ in seed and radius compiles once."""
-    key = config.program_id
+    """The last program is kept: a study whose cells differ in seed and radius compiles once.
+
+    A program holds on to the settings of JAX under which it was traced.
+    """
+    key = f"{config.program_id} {environment.settings()}"
     if key not in _COMPILED:
         _COMPILED.clear()
         memory.tidy()

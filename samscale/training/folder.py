@@ -7,17 +7,11 @@ moment is not taken for the last. Nothing here deletes anything but what killed 
 
 import contextlib
 import dataclasses
-import datetime
-import functools
 import pathlib
-import platform
 import re
-import subprocess
-import sys
-from importlib import metadata
 
 from samscale.config import Config, from_mapping
-from samscale.training import files, lease, record
+from samscale.training import environment, files, lease, record
 from samscale.training.record import DONE, is_done
 
 CONFIG, ENVIRONMENT, FAILED = "config.json", "environment.json", "failed.json"
@@ -26,13 +20,18 @@ OWNED = (CONFIG, ENVIRONMENT, DONE, record.NAME, CHECKPOINT)  # by whoever has t
 
 
 @contextlib.contextmanager
-def opened(config: Config, workdir):
+def opened(config: Config, workdir, say=lambda sentence: None):
     """The folder of a run, made where needed, and the lease that keeps other processes out.
+
+    ``say`` is given a sentence where the run goes on in another environment.
 
     A finished run is only looked at, perhaps on a disk that cannot be written: without a lease.
     What killed processes left of their writes is removed.
-    Raises ``OSError`` where the disk refuses, ``BlockingIOError`` where another process is at it.
+    Raises ``OSError`` where the disk refuses, ``BlockingIOError`` where another process is at it,
+    ``ValueError`` where ``check_environment`` does, before anything is written.
     """
+    if sentence := check_environment(config, workdir):
+        say(sentence)
     folder = pathlib.Path(workdir) / config.run_id
     if config.restore_checkpoint and is_done(folder):
         sweep(folder)
@@ -45,7 +44,7 @@ def opened(config: Config, workdir):
             _move_aside(folder)
         if not is_done(folder):
             files.write_json(folder / CONFIG, dataclasses.asdict(config))
-            files.write_json(folder / ENVIRONMENT, environment())
+            _write_environment(folder)
         yield folder, ours
 
 
@@ -105,38 +104,33 @@ def forgive(folder) -> None:
         path.rename(path.with_name(f"earlier-{FAILED}"))
 
 
-def environment() -> dict:
-    """What a number may depend on besides the config."""
-    import jax  # here: whoever only reads folders does without
+def check_environment(config: Config, workdir, now=None) -> str:
+    """A sentence where a run would go on in another environment than it was begun in; often empty.
 
-    return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
-        "versions": versions(),
-    }
+    Raises ``ValueError`` where that changes random bits or precision (``environment.check``).
+    """
+    folder = pathlib.Path(workdir) / config.run_id
+    begun = config.restore_checkpoint and (folder / CHECKPOINT).exists()
+    if not begun or is_done(folder) or not (folder / ENVIRONMENT).exists():
+        return ""
+    before = files.read_json(folder / ENVIRONMENT)
+    return environment.check(folder, before, now or environment.environment())
 
 
-@functools.cache
-def versions() -> dict[str, str]:
-    """Of this package and of the libraries that make its numbers."""
-    return {name: metadata.version(name) for name in _PACKAGES}
+def was_bound_otherwise(config: Config, workdir, now) -> bool:
+    """Whether a run was finished with other random bits or precision than ``now`` would give."""
+    folder = pathlib.Path(workdir) / config.run_id
+    path = folder / ENVIRONMENT
+    if not is_done(folder) or not path.exists():
+        return False
+    return environment.binding(files.read_json(path), now) is not None
 
 
-_PACKAGES = ["samscale", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pandas", "altair"]
-
-
-@functools.cache  # a study asks for every run
-def _commit():
-    """Of the source tree this package is run from; None where it is not one."""
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    return None
+def _write_environment(folder):
+    path, before = folder / ENVIRONMENT, None
+    if path.exists() and (folder / CHECKPOINT).exists():  # else nothing was trained in it
+        before = files.read_json(path)
+    files.write_json(path, environment.merged(before, environment.environment()))
 
 
 def _move_aside(folder):

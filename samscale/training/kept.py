@@ -28,7 +28,7 @@ from samscale import cached, data, models
 from samscale.config import Config
 from samscale.tasks import Task
 from samscale.training import memory
-from samscale.training.folder import versions
+from samscale.training.environment import versions
 
 
 class Kept:

@@ -212,6 +212,12 @@ def _merge(outs):
     sums, stats, losses = outs
     return (
         jax.tree.map(lambda x: x.sum(0), sums),
-        jax.tree.map(lambda x: x.mean(0), stats),
+        jax.tree.map(_average, stats),
         jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), losses),
     )
+
+
+def _average(x):
+    """Of numbers. Counts, switches and random keys have none: all parts began from the same ones,
+    and the first part's are taken."""
+    return x.mean(0) if jax.dtypes.issubdtype(x.dtype, np.inexact) else x[0]

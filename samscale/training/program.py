@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from samscale import keys, optimizers, pruning, sharpness
+from samscale import kernels, keys, optimizers, pruning, sharpness
 from samscale.config import Config, choose
 from samscale.laws import MOST
 from samscale.sharpness import leaves
@@ -110,35 +110,56 @@ def _check_choices(config: Config):
 
 def _check_exempt(config: Config, task: Task):
     if config.prune_exempt:
-        params, _ = jax.eval_shape(task.init, jax.random.key(0))
-        paths, _ = jax.tree_util.tree_flatten_with_path(params)
-        layers = {str(getattr(part, "key", part)) for path, _ in paths for part in path[:-1]}
+        paths = jax.tree_util.tree_leaves_with_path(_shapes(task))
+        layers = {name for path, _ in paths for name in kernels.names(path)[:-1]}
         for name in config.prune_exempt:
             choose("prune_exempt", name, dict.fromkeys(layers))
 
 
 def _check_leaves(config: Config, task: Task):
-    """For methods that know leaves by their names."""
+    """For methods and knobs that know leaves by their names."""
+    for knob, needs in (
+        ("sparsity", config.sparsity > 0),
+        ("decay_on", config.decay_on == "kernels"),
+        ("init_scale", config.init_scale != 1),
+    ):
+        if needs and not any(jax.tree.leaves(kernels.kernels(_shapes(task)))):
+            raise ValueError(
+                f"{knob}={getattr(config, knob)!r}: must be left alone where no parameter is a "
+                "kernel, a leaf called 'kernel', or 'weight' or 'w' of two axes or more"
+            )
     where = {"sam_on": leaves.normalization, "asam": leaves.kernels}.get(config.optimizer)
     if where is not None:
-        params, _ = jax.eval_shape(task.init, jax.random.key(0))
         try:
-            where(params)
+            where(_shapes(task))
         except ValueError as error:
             raise ValueError(f"optimizer={config.optimizer!r}: {error}") from error
 
 
+def _shapes(task: Task):
+    """Its parameters, abstract."""
+    return jax.eval_shape(task.init, jax.random.key(0))[0]
+
+
 def initial(config: Config, task: Task, seed):
     """``(params, stats)`` that a run begins with, before it is pruned."""
-    params, stats = task.init(keys.address(seed, keys.INIT))
+    params, stats = jax.tree.map(_strong, task.init(keys.address(seed, keys.INIT)))
     if config.init_scale != 1:
         params = _scaled(params, config.init_scale)
     return params, stats
 
 
+def _strong(leaf):
+    """An array of a dtype of its own, not of one that gives way to others: a run that goes on from
+    a file begins with such, and must compute the same."""
+    if jax.dtypes.issubdtype(jax.typeof(leaf).dtype, jax.dtypes.extended):
+        return leaf
+    return jnp.asarray(leaf, jnp.result_type(leaf))
+
+
 def _scaled(params, factor):
     """Kernels times ``factor``; biases and the scales of normalization stay."""
-    is_kernel = optimizers.kernels(params)
+    is_kernel = kernels.kernels(params)
     return jax.tree.map(lambda w, kernel: factor * w if kernel else w, params, is_kernel)
 
 

@@ -63,7 +63,7 @@ def train_together(
         lanes = []
         for config in configs:
             try:
-                path, lease = stack.enter_context(folder.opened(config, workdir))
+                path, lease = stack.enter_context(folder.opened(config, workdir, view.say))
             except BlockingIOError as error:
                 found[config.run_id] = error
                 continue

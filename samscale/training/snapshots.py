@@ -7,11 +7,8 @@ import pathlib
 import re
 from typing import Any
 
-import jax
-from flax import serialization
-
 from samscale.config import Config
-from samscale.training import files
+from samscale.training import files, leaves
 from samscale.training import folder as run_folder
 
 FOLDER = run_folder.SNAPSHOTS
@@ -31,7 +28,7 @@ def save(folder, epoch: int, params: Any) -> None:
     """Raises ``OSError`` where the disk does."""
     path = _path(folder, epoch)
     path.parent.mkdir(exist_ok=True)
-    files.write_atomically(path, files.sealed(serialization.to_bytes(jax.device_get(params))))
+    files.write_atomically(path, files.sealed(leaves.to_bytes(params)))
 
 
 def epochs(folder) -> list[int]:
@@ -47,7 +44,7 @@ def load(folder, epoch: int, like: Any) -> Any:
     if not path.exists():
         return None
     try:
-        return serialization.from_bytes(like, files.read_sealed(path))
+        return leaves.fill(leaves.read(files.read_sealed(path)), like)
     except (ValueError, KeyError, TypeError) as error:
         raise files.damaged(path, f"of another version: {error}") from error
 

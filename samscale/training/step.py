@@ -103,6 +103,8 @@ def make_step(task: Task, make_gradient, make_optimizer, *, micro_batches=1, per
         updates, opt_state = make_optimizer(knobs).update(
             grads, state.opt_state, state.params, **info.extra
         )
+        # of 16-bit parameters, too: products with the knobs, which are float32, would widen it
+        opt_state = jax.tree.map(_in_dtype_of, state.opt_state, opt_state)
         params = pruning.apply(state.mask, optax.apply_updates(state.params, updates))
         count = jnp.where(info.compared, sums["count"], 0)
         gap = jnp.where(info.compared, means(above)["loss"] - means(sums)["loss"], 0) * count
@@ -173,6 +175,10 @@ def _in_one_piece(f, true):
         return jax.lax.cond(true, f, zeros, *args)
 
     return piece
+
+
+def _in_dtype_of(old, new):
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
 
 
 def _weight(batch):

@@ -1,25 +1,33 @@
 """From sums and rows to the numbers a run ends with."""
 
+import math
 from typing import Any
 
 from samscale.tasks import Task
 
 
 def summary(epochs, task: Task) -> dict[str, Any]:
-    """The best epoch by validation with its test value; and, as the paper did, by test itself."""
+    """The best epoch by validation with its test value; and, as the paper did, by test itself.
+
+    An epoch whose number is not finite is not the best; without any that is, nothing is found.
+    """
     best = max if task.maximize else min
     monitor, found = task.monitor, {}
-    by_validation = [row for row in epochs if f"validation_{monitor}" in row]
+    by_validation = [row for row in epochs if _is_finite(row, f"validation_{monitor}")]
     if by_validation:
         row = best(by_validation, key=lambda row: row[f"validation_{monitor}"])
         found["best_epoch"] = row["epoch"]
         found[f"best_validation_{monitor}"] = row[f"validation_{monitor}"]
         if f"test_{monitor}" in row:
             found[f"test_{monitor}_at_best_validation"] = row[f"test_{monitor}"]
-    by_test = [row[f"test_{monitor}"] for row in epochs if f"test_{monitor}" in row]
+    by_test = [row[f"test_{monitor}"] for row in epochs if _is_finite(row, f"test_{monitor}")]
     if by_test:
         found[f"best_test_{monitor}"] = best(by_test)
     return found
+
+
+def _is_finite(row, name) -> bool:
+    return name in row and math.isfinite(row[name])
 
 
 def host_means(sums) -> dict[str, float]:
