@@ -116,6 +116,7 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         batch_size=min(config.batch_size, len(next(iter(data.values())))),
         learning_rate=config.learning_rate,
         train_rho=0.0 if config.optimizer in PLAIN else config.settled().rho,
+        unlike="" if of_the_theorem(config) else config.optimizer,
         aside=tuple(_aside(config)),
     )
 
@@ -125,10 +126,13 @@ def _in_float32(fields) -> Task:
     return tasks.build(Config(**{**dict(fields), "half_precision": False}))
 
 
+def of_the_theorem(config: Config) -> bool:
+    """Whether the method is one that theorem 6.3 speaks of: SGD, or unnormalized SAM."""
+    return config.optimizer in (*PLAIN, "usam")
+
+
 def _aside(config):
     """What linear stability knows nothing of, in words."""
-    if config.optimizer not in (*PLAIN, "usam"):
-        yield f"{config.optimizer} is not SAM unnormalized"
     if config.optimizer in ("adam", "adamw") or config.base_optimizer != "sgd":
         yield "adaptive steps"
     elif config.momentum:
