@@ -65,9 +65,7 @@ def test_the_average_has_a_fourth_power_only_of_a_fourth_derivative():
     quartic = lambda w, batch: jnp.full(len(batch), (w**4).sum())
     sizes, draws = np.array([0.1, 0.2, 0.4]), 10_000
     for losses, fourth in ((quadratic, 0), (quartic, 18)):  # E z^4 = 3, for six weights
-        average = lambda s, f=losses: ball.average_case(
-            f, jnp.ones(6), NOTHING, KEY, s, draws=draws
-        )
+        at = losses, jnp.ones(6), NOTHING, KEY
         values = np.array([ball.average_case(*at, s, draws=draws).value for s in sizes])
         powers = np.linalg.lstsq(sizes[:, None] ** [2, 4], values)[0]
         np.testing.assert_allclose(sizes[:, None] ** [2, 4] @ powers, values, rtol=1e-9)

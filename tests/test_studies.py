@@ -168,4 +168,15 @@ def test_every_cell_stands_at_the_radius_of_its_label():
     study = load("studies/stability.py")
     table = results.cells(study, "nowhere")
     assert (table["x"] == table["size"].astype(float)).all()
-    assert set(table["method"]) == {"sgd", "sam"}
+    assert set(table["method"]) == {"sgd", "sam", "usam"}
+
+
+@pytest.mark.parametrize("name", ["stability", "flatness_width"])
+def test_where_linear_stability_is_measured_the_method_that_it_is_about_is_run(name):
+    study = load(f"studies/{name}.py")
+    assert "stability" in study.base.flatness_measures
+    radii = {
+        method: {c.config.rho for c in cells(study) if c.config.optimizer == method}
+        for method in ("sam", "usam")
+    }
+    assert radii["sam"] == radii["usam"]

@@ -2,6 +2,7 @@
 
 import math
 
+from samscale.config import PLAIN
 from samscale.flatness import batches, examples
 from samscale.flatness.stability import WORDS, bounds
 
@@ -28,6 +29,11 @@ def remarks(point, found) -> list[str]:
     if point.aside:
         lines.append(f"Not part of that theory, but of the run: {', '.join(point.aside)}.")
     return lines
+
+
+def is_of_the_theorem(optimizer: str) -> bool:
+    """Whether theorem 6.3 speaks of a method: of plain gradients and of unnormalized SAM."""
+    return optimizer in (*PLAIN, "usam")
 
 
 def not_of_the_theorem(*methods) -> str:

@@ -68,6 +68,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
                 "seconds": found.get("seconds", np.nan),
                 "gradients": found.get("gradients", np.nan),
                 "memory": found.get("memory", np.nan),
+                "train_loss": found.get("train_loss", np.nan),
                 **_flatness(path, found),
             }
         )

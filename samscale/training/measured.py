@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from samscale import keys, pruning, tasks
 from samscale.config import PLAIN, Config, choose, from_mapping
 from samscale.flatness.measures import MEASURES, Point, measured
+from samscale.flatness.remarks import is_of_the_theorem
 from samscale.tasks import Task
 from samscale.training import checkpoint, program, snapshots
 from samscale.training.step import Knobs, State
@@ -116,7 +117,7 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         batch_size=min(config.batch_size, len(next(iter(data.values())))),
         learning_rate=config.learning_rate,
         train_rho=0.0 if config.optimizer in PLAIN else config.settled().rho,
-        unlike="" if of_the_theorem(config) else config.optimizer,
+        unlike="" if is_of_the_theorem(config.optimizer) else config.optimizer,
         aside=tuple(_aside(config)),
     )
 
@@ -124,11 +125,6 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
 @functools.lru_cache(maxsize=1)  # one task, so that the epochs of a run share their programs
 def _in_float32(fields) -> Task:
     return tasks.build(Config(**{**dict(fields), "half_precision": False}))
-
-
-def of_the_theorem(config: Config) -> bool:
-    """Whether the method is one that theorem 6.3 speaks of: SGD, or unnormalized SAM."""
-    return config.optimizer in (*PLAIN, "usam")
 
 
 def _aside(config):
