@@ -127,6 +127,32 @@ def test_growth_is_bounded_from_above_where_batches_are_many(monkeypatch):
         assert top(exact - above) <= 1e-12 * np.abs(above).max()  # rounding
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.3])
+def test_of_one_dimension_the_growth_that_is_proved_is_the_exact_one(rho):
+    values = np.random.default_rng(0).lognormal(size=6)
+    h = values[:, None, None]
+    for batch_size in (1, 2, 5, 6):
+        b = of_all(h, batch_size)
+        mean = (b + rho * b**2).mean()
+        for eta in (0.1, 1.0, 3.0):
+            proved = stability.square_growth(values, mean, eta, rho, batch_size)
+            exact = dynamics.exact_growth(h, eta, rho, batch_size)
+            assert 1 + proved == pytest.approx(10**exact, rel=1e-9)
+
+
+def test_no_direction_proves_more_growth_than_there_is():
+    rng = np.random.default_rng(1)
+    for h, eta, rho, batch_size in problems():
+        v = rng.normal(size=SIZE)
+        v /= np.linalg.norm(v)
+        b = of_all(h, batch_size)
+        mean = v @ (b + rho * b @ b).mean(0) @ v
+        values = np.einsum("p,npq,q->n", v, h, v)
+        proved = stability.square_growth(values, mean, eta, rho, batch_size)
+        exact = 10 ** dynamics.exact_growth(h, eta, rho, batch_size)
+        assert 1 + proved <= exact * (1 + 1e-9)
+
+
 def test_limits_are_not_exceeded():
     for h, _, _, batch_size in problems():
         each = top(h)
