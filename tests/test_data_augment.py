@@ -80,3 +80,4 @@ def test_all_crops_and_both_mirrors_are_equally_likely():
     assert sum(counts) == 3600  # hence all different
     # each 200 times on average, with a standard deviation below 14
     assert (np.abs(np.array(counts) - 200) < 70).all()
+    assert abs(sum(counts[9:]) - 1800) < 4 * 30  # the mirrored half, with a deviation of 30

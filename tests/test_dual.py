@@ -9,7 +9,7 @@ import pytest
 
 import curved
 from curved import criterion, outputs, power
-from samscale.flatness import Point, dual, krylov, maps, operators, output_space, thresholds
+from samscale.flatness import Point, batches, dual, krylov, operators, output_space, thresholds
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -53,17 +53,11 @@ def test_the_eigenvalues_of_each_example_are_the_dense_ones():
 
 def test_batches_have_the_eigenvalues_of_their_means():
     at, halves, g = seen(23)
-    op = dual.of_batches(*at, halves.of_power(1), 5)
+    rows = np.random.default_rng(0).permutation(23)[:20].reshape(4, 5)
+    op = dual.of_batches(*at, halves.of_power(1), rows)
     found = np.sort(np.linalg.eigvalsh(jax.jit(operators.matrix)(op)))
-    exact = np.linalg.eigvalsh(g[:20].reshape(4, 5, 40, 40).mean(1))[:, -15:]
+    exact = np.linalg.eigvalsh(g[rows].mean(1))[:, -15:]
     near(found, np.sort(exact.ravel()))
-
-
-@pytest.mark.parametrize("group", [0, 9])
-def test_batches_larger_than_the_data_are_refused(group):
-    at, halves, _ = seen(8)
-    with pytest.raises(ValueError, match=f"group={group}: must be between 1 and 8"):
-        dual.of_batches(*at, halves.of_power(1), group)
 
 
 def test_a_criterion_that_bends_down_has_no_half():
@@ -86,25 +80,20 @@ def test_moments_of_few_examples_at_a_time_are_those_of_all(batch_size):
 @pytest.mark.parametrize("rho", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 @pytest.mark.parametrize("n", [8, 12])
-def test_up_to_the_safe_rate_the_condition_holds(n, batch_size, rho):
-    """Of SGD over all batches there are; of SAM over those in a row.
-
-    40 parameters, at most 36 outputs: the rates of SAM, and of batches of one, cannot be larger.
-    """
+def test_up_to_the_safe_rate_the_condition_holds_over_all_batches(n, batch_size, rho):
+    """40 parameters, at most 36 outputs: the rate of batches of one cannot be larger."""
     params, data, _ = curved.few(n)
     point = Point(curved.losses, params, data, outputs, criterion)
     point = point._replace(learning_rate=1.0, train_rho=rho, batch_size=batch_size)
     rate = thresholds.linear_stability(point, KEY)["safe_rate"]
     g = np.asarray(curved.gauss_newtons(params, data))
     rows = itertools.combinations(range(n), batch_size)
-    if rho:
-        rows = np.arange(n - n % batch_size).reshape(-1, batch_size)
-    batches = np.stack([g[list(batch)].mean(0) for batch in rows])
-    k = batches + rho * batches @ batches
+    every = np.stack([g[list(batch)].mean(0) for batch in rows])
+    k = every + rho * every @ every
     grown = lambda eta: top((-2 * eta * k + eta**2 * k @ k).mean(0))
     assert grown(rate) <= 1e-12
-    if rho or batch_size == 1:  # the search for the sharpest batch adds its residual
-        assert grown(1.11 * rate) > 1e-12
+    if batch_size == 1:
+        assert grown(1.001 * rate) > 1e-12
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.2])
@@ -118,7 +107,7 @@ def test_at_the_safe_rate_nothing_is_searched_for(batch_size, rho):
     assert found["stable"] == 1
     assert found["excess"] == 0  # a search finds rounding
     g = np.asarray(curved.gauss_newtons(params, data))
-    share = maps.share(8, batch_size)
+    share = batches.share(8, batch_size)
     mean = g.mean(0) + rho * (share * (g @ g).mean(0) + (1 - share) * g.mean(0) @ g.mean(0))
     assert found["mean_rate"] == pytest.approx(rate * top(mean), rel=1e-2)
 
@@ -132,6 +121,6 @@ def test_the_mean_of_batches_may_be_largest_where_that_of_examples_is_not():
     point = Point(losses, jnp.ones(2), bend, scaled, criterion, batch_size=2)
     found = thresholds.linear_stability(point._replace(learning_rate=1e-3, train_rho=10.0), KEY)
     assert found["a"] == pytest.approx(1.0, rel=1e-6)
-    share = maps.share(10, 2)
+    share = batches.share(10, 2)
     largest = 0.99 + 10 * (share * 0.4 * 2.475**2 + (1 - share) * 0.99**2)
     assert found["mean_rate"] == pytest.approx(1e-3 * largest, rel=1e-6)

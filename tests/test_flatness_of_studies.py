@@ -69,6 +69,21 @@ def test_what_was_measured_since_in_the_same_way_is_added(changed):
     assert not warned(own, workdir)
 
 
+def test_verdicts_stand_beside_the_methods_that_they_are_not_about(changed):
+    """The study trains sam, whose ascent is normalized; without a verdict nothing is said."""
+    _, workdir, folders = changed
+    words = "Theorem 6.3, and with it the verdict"
+    publish.publish(workdir, "s")
+    assert words not in (workdir / "study-s" / "report.html").read_text()
+    for folder in folders:
+        write(folder, stable=1.0)
+    publish.publish(workdir, "s")
+    page = (workdir / "study-s" / "report.html").read_text()
+    assert words in page
+    assert "not about sam." in page
+    assert "Does flatness predict test accuracy?" in page
+
+
 @pytest.mark.parametrize("way", [{"examples": 60}, {"rho": 0.1}])
 def test_numbers_that_do_not_compare_are_warned_of(changed, way):
     own, workdir, folders = changed

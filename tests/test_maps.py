@@ -15,8 +15,7 @@ from samscale.flatness import maps, operators, output_space
 pytestmark = pytest.mark.usefixtures("in_float64")
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9)  # rounding, of doubles
-KEY = jax.random.key(1)
-FEATURES, EXAMPLES = 3, 12
+EXAMPLES = 12
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.05, 0.5])
@@ -48,14 +47,18 @@ def test_batches_without_replacement_have_the_moments_of_all_their_kinds(batch_s
     np.testing.assert_allclose(operators.matrix(square), exact, rtol=1e-9)  # rounding
 
 
-def test_batches_of_sam_average_over_their_own_maps():
+def test_batches_of_sam_average_over_all_maps():
     w, data, h = curved.regression()
-    mean, square = maps.map_moments(least_squares, w, data, 0.3, batch_size=4, key=KEY)
-    order = jax.random.permutation(KEY, 12)
-    b = h[order].reshape(3, 4, FEATURES, FEATURES).mean(1)
+    mean, square = maps.map_moments(least_squares, w, data, 0.3, batch_size=4)
+    b = of_all(h, 4)
     k = b + 0.3 * b @ b
     np.testing.assert_allclose(operators.matrix(mean), k.mean(0), rtol=1e-9)  # rounding
     np.testing.assert_allclose(operators.matrix(square), (k @ k).mean(0), rtol=1e-9)  # rounding
+
+
+def of_all(h, batch_size):
+    every = itertools.combinations(range(len(h)), batch_size)
+    return np.stack([np.asarray(h)[list(rows)].mean(0) for rows in every])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -63,12 +66,11 @@ def test_batches_of_sam_average_over_their_own_maps():
 def test_the_growth_is_one_polynomial_of_moments(rho, batch_size):
     w, data, h = curved.regression()
     moment = maps.hessian_moments(least_squares, w, data)
-    mean, growing = maps.step_growth(moment, EXAMPLES, 0.7, rho, batch_size)
-    these, square = maps.step_moments(moment, EXAMPLES, rho, batch_size)
-    whole = maps.growth(these, square, 0.7)
+    growing = maps.step_growth(moment, EXAMPLES, 0.7, rho, batch_size)
+    whole = maps.growth(*maps.step_moments(moment, EXAMPLES, rho, batch_size), 0.7)
     np.testing.assert_allclose(*map(operators.matrix, (growing, whole)), atol=1e-12)  # rounding
-    every = itertools.combinations(range(EXAMPLES), batch_size)
-    b = jnp.stack([h[np.array(rows)].mean(0) for rows in every])
+    b = of_all(h, batch_size)
+    mean = maps.step_mean(moment, EXAMPLES, rho, batch_size)
     np.testing.assert_allclose(
         operators.matrix(mean), (b + rho * b @ b).mean(0), atol=1e-12
     )  # rounding
@@ -98,20 +100,21 @@ def test_orders_beyond_the_fourth_are_refused():
             output_space.moments(curved.outputs, params, data, blocks, *orders)
 
 
-@pytest.mark.parametrize("group", [1, 4, 24])
-def test_gauss_newton_matrices_of_batches_have_the_moments_of_their_means(group):
+@pytest.mark.parametrize("size", [1, 4, 24])
+def test_gauss_newton_matrices_of_batches_have_the_moments_of_their_means(size):
     params, data = curved.point()
-    g = curved.gauss_newtons(params, data).reshape(-1, group, *2 * (40,)).mean(1)
+    rows = np.random.default_rng(0).permuted(np.tile(np.arange(24), (5, 1)), axis=1)[:, :size]
+    g = np.asarray(curved.gauss_newtons(params, data))[rows].mean(1)
     c = (0.5, 1.0, -0.2, 0.03, 0.01)
     exact = sum(c[k] * power(g, k).mean(0) for k in range(5))
     at = curved.outputs, curved.criterion, params, data
-    op = output_space.batch_moments(*at, c, group)
+    op = output_space.batch_moments(*at, c, rows)
     close(jax.jit(operators.matrix)(op), exact)
 
 
-def test_a_batch_that_is_not_full_is_left_out():
-    params, data = curved.point()
-    at = curved.outputs, curved.criterion, params
-    whole, cut = data, jax.tree.map(lambda a: a[:20], data)
-    ops = [output_space.batch_moments(*at, d, (0, 1, 0.3), 10) for d in (whole, cut)]
-    np.testing.assert_allclose(*map(operators.matrix, ops), rtol=1e-12)  # rounding
+def test_the_forms_of_examples_are_those_of_their_matrices():
+    params, data, blocks = curved.few(24)
+    v = np.random.default_rng(0).normal(size=40)
+    exact = np.einsum("p,npq,q->n", v, np.asarray(curved.gauss_newtons(params, data)), v)
+    for together in (None, 7):
+        close(output_space.forms(curved.outputs, params, data, blocks, v, together), exact)

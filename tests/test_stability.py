@@ -9,6 +9,7 @@ import pytest
 
 import curved
 from curved import least_squares, losses, power
+from samscale import sharpness
 from samscale.flatness import dual, dynamics, maps, operators, output_space, stability
 
 pytestmark = pytest.mark.usefixtures("in_float64")
@@ -198,6 +199,38 @@ def test_beyond_half_the_rate_the_printed_bound_on_s2_is_false():
     assert stability.bounds(eta, rho)["s2"] == math.inf
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.02, 0.5, 5.0])
+def test_a_minimum_at_the_bound_on_a_is_just_stable(rho):
+    """One example of curvature a in one direction, at an eta of 0.1 that (5) then decides alone."""
+    eta = 0.1
+    a = stability.bounds(eta, rho)["a"]
+    assert a * (1 + rho * a) == pytest.approx(2 / eta, rel=1e-12)
+    assert dynamics.exact_growth([[[0.999 * a]]], eta, rho) < 0
+    assert dynamics.exact_growth([[[1.001 * a]]], eta, rho) > 0
+
+
+def test_normalized_sam_has_no_linearization_at_a_minimum():
+    """Where unnormalized SAM diverges, it oscillates for ever: f = 10 w^2, eta 0.09, rho 0.05.
+
+    w becomes -0.8 w - 0.09 sign(w) there, whose cycle is at 0.45; the other -2.6 w.
+    """
+    gradient = jax.value_and_grad(lambda w, _: 10 * (w**2).sum())
+
+    def ends(name):
+        way = sharpness.PRESETS[name](gradient, 0.05)
+
+        def step(w, _):
+            (_, g), _, _ = way.value_and_grad(w, way.init(w), None)
+            w = w - 0.09 * g
+            return w, jnp.abs(w).max()
+
+        return np.asarray(jax.lax.scan(step, jnp.array([1e-3]), None, 200)[1])
+
+    assert stability.bounds(0.09, 0.05)["a"] < 20  # the curvature
+    np.testing.assert_allclose(ends("sam")[-20:], 0.45, rtol=1e-9)
+    assert ends("usam")[-1] > 1e50
+
+
 def test_without_a_radius_the_bounds_are_those_of_sgd():
     limit = stability.bounds(0.1)
     assert limit["a"] == pytest.approx(20)
@@ -209,8 +242,9 @@ def test_without_a_radius_the_bounds_are_those_of_sgd():
     "call, words",
     [
         (lambda p, d: stability.non_uniformity(losses, p, d, KEY, 1), "k=1: must be at least 2"),
-        (lambda p, d: maps.map_moments(losses, p, d, 0.1, 5), "batch_size=5: must divide"),
-        (lambda p, d: maps.map_moments(losses, p, d, 0.1, 4), "key=None: must be a random"),
+        (lambda p, d: maps.map_moments(losses, p, d, 0.1, 25), "batch_size=25: must be between"),
+        (lambda p, d: maps.map_moments(losses, p, d, 0.1, 0), "batch_size=0: must be between"),
+        (lambda p, d: maps.map_moments(losses, p, d, 0.1, 9), "at most 20,000 examples together"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(call, words):

@@ -52,20 +52,14 @@ def operator(outputs, params, data, half, batch_size: int | None = None) -> Oper
     return Operator(Partial(_Dual(batch_size), *at), half[..., 0].size, half.dtype)
 
 
-def of_batches(outputs, params, data, half, group: int) -> Operator:
-    r"""That of each group of ``group`` consecutive examples by itself, side by side.
+def of_batches(outputs, params, data, half, rows) -> Operator:
+    r"""That of each batch by itself, side by side; ``rows`` (m, B): the examples of each.
 
-    Its largest eigenvalue is that of the sharpest group. A last group that is not full is left out.
-    Raises ``ValueError`` for a group that is larger than the data, or empty.
+    Its largest eigenvalue is that of the sharpest batch.
     """
-    n = count(data)
-    if not 1 <= group <= n:
-        raise ValueError(f"group={group}: must be between 1 and {n}")
-    cut = lambda a: a[: n - n % group].reshape(n // group, group, *a.shape[1:])
-    data, half = jax.tree.map(cut, (data, half))
-    return Operator(
-        Partial(_of_batches, pure(outputs), params, data, half), half[..., 0].size, half.dtype
-    )
+    taken, halves = jax.tree.map(lambda a: a[rows], (data, half))
+    size = halves[..., 0].size
+    return Operator(Partial(_of_batches, pure(outputs), params, taken, halves), size, half.dtype)
 
 
 def lifted(outputs, params, data, half, y, batch_size: int | None = None):

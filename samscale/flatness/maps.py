@@ -6,27 +6,33 @@ $K_B = H_B + \rho H_B^2$. Moments are $M_k = E[H_i^k]$, over single examples.
 
 import jax
 
+from samscale.flatness import batches
 from samscale.flatness.examples import count
 from samscale.flatness.operators import Operator, hessian, moments
 
 
 def hessian_moments(losses, params, data, chunk: int = 0, batch_size: int | None = None):
-    r"""``moment(c, group=1, whole=())``, the operator $E[\sum_k c_k H_B^k] + \sum_k d_k H^k$.
+    r"""``moment(c, rows=None, whole=())``, the operator $E[\sum_k c_k H_B^k] + \sum_k d_k H^k$.
 
-    Over batches B of ``group`` consecutive examples, a last one that is not full left out, with d
-    of ``whole`` and H of all examples, ``batch_size`` at a time. ``chunk``: as of ``moments``.
+    Over the batches ``rows`` (m, B), indices of examples; None: over single examples. d of
+    ``whole``, with H of all examples, ``batch_size`` at a time. ``chunk``: as of ``moments``.
     Other matrices serve as well where something gives theirs.
     """
-    n, h = count(data), hessian(losses, params, data, batch_size)
+    h = hessian(losses, params, data, batch_size)
 
-    def moment(c, group=1, whole=()):
-        if not whole and tuple(c) == (0, 1):
+    def moment(c, rows=None, whole=()):
+        if rows is None and not whole and tuple(c) == (0, 1):
             return h
-        full = jax.tree.map(lambda a: a[: n - n % group], data)
-        op = moments(losses, params, full, c, group, chunk)
+        taken, size = (data, 1) if rows is None else (taken_by(rows, data), rows.shape[1])
+        op = moments(losses, params, taken, c, size, chunk)
         return sum((d * h**k for k, d in enumerate(whole) if d), start=op)
 
     return moment
+
+
+def taken_by(rows, data):
+    """The examples of batches (m, B), one batch after the other, each as often as it is taken."""
+    return jax.tree.map(lambda a: a[rows.ravel()], data)
 
 
 def differing(moment, k: int) -> Operator:
@@ -43,55 +49,82 @@ def growth(mean: Operator, square: Operator, learning_rate: float) -> Operator:
     return (-2.0 * learning_rate) * mean + learning_rate**2 * square
 
 
-def map_moments(losses, params, data, rho=0.0, batch_size=1, key=None, chunk=0):
-    r"""The operators $E[K_B]$ and $E[K_B^2]$, by the exact Hessians of examples.
+def map_moments(losses, params, data, rho=0.0, batch_size=1, chunk=0):
+    r"""The operators $E[K_B]$ and $E[K_B^2]$, by the exact Hessians of examples, over all batches.
 
-    Exact for single examples, and for SGD with any batch size drawn without replacement, where
-    $E[H_B^2] = (1 - s) H^2 + s M_2$ with $s = \frac{n - B}{B(n - 1)}$. For SAM with batches the
-    mean is over n / B batches, shuffled by ``key``. Raises ``ValueError`` for a batch size that
-    does not divide n, or a shuffle without a key.
+    In closed form for single examples, and for SGD with any batch size drawn without replacement,
+    where $E[H_B^2] = (1 - s) H^2 + s M_2$ with $s = \frac{n - B}{B(n - 1)}$. For SAM every batch
+    is taken by itself. Raises ``ValueError`` for a batch size that is none, or where these batches
+    hold more than ``batches.MOST`` examples; ``step_growth`` then has an upper bound.
     """
     n = count(data)
-    plain = _plain(rho)
-    if not 1 <= batch_size <= n or (n % batch_size and not plain):
-        law = f"be between 1 and {n}" if plain else f"divide the {n} examples, for SAM"
-        raise ValueError(f"batch_size={batch_size}: must {law}")
-    if batch_size > 1 and not plain:
-        if key is None:
-            raise ValueError("key=None: must be a random key where batches of SAM are drawn")
-        order = jax.random.permutation(key, n)
-        data = jax.tree.map(lambda a: a[order], data)
+    if not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size={batch_size}: must be between 1 and {n}")
     return step_moments(hessian_moments(losses, params, data, chunk), n, rho, batch_size)
 
 
 def step_moments(moment, n: int, rho=0.0, batch_size: int = 1):
     """The same of n examples, from the ``moment`` of ``hessian_moments`` or another."""
-    if batch_size == 1 or not _plain(rho):
-        c = (0, 0, 1, 2 * rho, rho**2)
-        return moment((0, 1, rho), batch_size), moment(c, batch_size)
-    return moment((0, 1)), _first_and_square(moment, n, batch_size, 0, 1)
+    if _plain(rho):
+        return moment((0, 1)), _first_and_square(moment, n, batch_size, 0, 1)
+    rows = None if batch_size == 1 else batches.every(n, batch_size)
+    if batch_size > 1 and rows is None:
+        raise ValueError(
+            f"batch_size={batch_size}: all batches of {n} examples must hold at most "
+            f"{batches.MOST:,} examples together, for SAM"
+        )
+    return step_mean(moment, n, rho, batch_size), moment((0, 0, 1, 2 * rho, rho**2), rows)
 
 
-def step_growth(moment, n: int, learning_rate, rho=0.0, batch_size: int = 1):
-    """E[K] and the growth, from moments too, in half the products of ``growth`` or fewer.
+def step_mean(moment, n: int, rho=0.0, batch_size: int = 1) -> Operator:
+    """E[K_B], over all batches."""
+    if _plain(rho):
+        return moment((0, 1))
+    return _first_and_square(moment, n, batch_size, 1, rho)
 
-    Over all batches there are, but for the growth of SAM's, which is over those given.
+
+def step_growth(moment, n: int, learning_rate, rho=0.0, batch_size=1, limits=None):
+    r"""The growth over all batches, or an operator above it; None where neither is known.
+
+    It is exact, in half the products of ``growth`` or fewer, but for SAM with more batches than
+    ``batches.every`` lists. There ``limits`` (of ``batches.Limits``, for positive semi-definite
+    $H_i$) give an upper bound. With $D = H_B - H$, whose mean is 0 and mean square V,
+
+    $$K_B = H + \rho H^2 + R_B, \quad R_B = (I + \rho H_B) D + \rho D H,$$
+
+    and $E[K_B^2] \preceq E[K_B]^2 + E[R_B^2]$, for a variance is at most the mean square around
+    any centre. With c above all $\lambda_{\max}(H_B)$, a that of H and v that of V,
+    $\|R_B x\| \le (1 + \rho c) \|D x\| + \rho \|D H x\|$ and $H V H \preceq v H^2$, so
+
+    $$E[R_B^2] \preceq (1 + \rho (c + a)) [(1 + \rho c) V + \rho \tfrac v a H^2],$$
+
+    by $(x + y)^2 \le (1 + \theta) x^2 + (1 + 1 / \theta) y^2$ at $\theta = \rho a / (1 + \rho
+    c)$. Only the noise V of batches is multiplied by what the sharpest of them could do.
     """
     eta, s = learning_rate, learning_rate**2
     if _plain(rho):
-        return moment((0, 1)), _first_and_square(moment, n, batch_size, -2 * eta, s)
-    growing = moment((0, -2 * eta, s - 2 * eta * rho, 2 * s * rho, s * rho**2), batch_size)
-    return _first_and_square(moment, n, batch_size, 1, rho), growing
+        return _first_and_square(moment, n, batch_size, -2 * eta, s)
+    rows = None if batch_size == 1 else batches.every(n, batch_size)
+    if batch_size == 1 or rows is not None:
+        return moment((0, -2 * eta, s - 2 * eta * rho, 2 * s * rho, s * rho**2), rows)
+    if limits is None:
+        return None
+    mean = step_mean(moment, n, rho, batch_size)
+    v, h2 = variance(limits, rho)
+    v *= batches.share(n, batch_size)
+    return growth(mean, mean**2 + moment((0, 0, v), whole=(0, 0, h2 - v)), eta)
 
 
-def share(n: int, batch_size: int) -> float:
-    r"""s of $E[H_B^2] = (1 - s) H^2 + s M_2$, over batches of different examples of n."""
-    return (n - batch_size) / (batch_size * (n - 1)) if n > 1 else 1.0
+def variance(limits: batches.Limits, rho) -> tuple[float, float]:
+    """The factors of V and of H^2 in the bound of ``step_growth`` on E[R_B^2]."""
+    a, _, c, v = limits
+    wide = 1 + rho * (c + a)
+    return wide * (1 + rho * c), wide * rho * v / a if a > 0 else 0.0
 
 
 def _first_and_square(moment, n, batch_size, first, second):
     r"""``first`` E[H_B] + ``second`` E[H_B^2], over all batches of different examples."""
-    s = share(n, batch_size)
+    s = batches.share(n, batch_size)
     return moment((0, 0, second * s), whole=(0, first, second * (1 - s)))
 
 

@@ -71,21 +71,30 @@ def bends(outputs, criterion, params, data):
         return _bends(pure(outputs), pure(criterion), params, data)
 
 
-def batch_moments(outputs, criterion, params, data, coefficients, group: int) -> Operator:
-    r"""$\frac1m \sum_B \sum_k c_k G_B^k$, of Gauss-Newton matrices of groups of ``group`` examples.
+def batch_moments(outputs, criterion, params, data, coefficients, rows) -> Operator:
+    r"""$\frac1m \sum_B \sum_k c_k G_B^k$, of Gauss-Newton matrices of batches.
 
-    Groups are consecutive examples, one after the other; a last one that is not full is left out.
-    Powers of a group do not happen in C dimensions: a product costs K of the whole matrix. Raises
-    ``ValueError`` for a group that is larger than the data, or empty.
+    ``rows`` (m, B): the examples of each batch. Powers of a batch's matrix do not happen in C
+    dimensions: a product costs K of the matrices of all batches.
     """
-    n = count(data)
-    if not 1 <= group <= n:
-        raise ValueError(f"group={group}: must be between 1 and {n}")
-    cut = lambda a: a[: n - n % group].reshape(n // group, group, *a.shape[1:])
     flat = jax.eval_shape(lambda p: ravel_pytree(p)[0], params)
     coefficients = np.asarray(coefficients, flat.dtype)
-    at = pure(outputs), pure(criterion), params, jax.tree.map(cut, data)
+    taken = jax.tree.map(lambda a: a[rows], data)
+    at = pure(outputs), pure(criterion), params, taken
     return Operator(Partial(_of_groups, *at, coefficients), flat.size, flat.dtype)
+
+
+def forms(outputs, params, data, blocks: Blocks, v, batch_size: int | None = None):
+    r"""(n,): $v^\top G_i v$ of each example, by one forward pass."""
+    with jax.default_matmul_precision("highest"):
+        return _forms(pure(outputs), params, data, blocks.bend, v, batch_size)
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _forms(outputs, params, data, bend, v, batch_size):
+    forward, _ = passes(outputs, params, data, batch_size)
+    along = forward(ravel_pytree(params)[1](v))
+    return jnp.einsum("nc,ncd,nd->n", along, bend, along)
 
 
 @jax.jit

@@ -25,6 +25,7 @@ class Point(NamedTuple):
     batch_size: int = 1  # of training
     learning_rate: float = 0.0  # of training, before its schedule; 0: not known
     train_rho: float = 0.0  # of training's ascents; 0: there are none
+    unlike: str = ""  # the method of training, where it is neither SGD nor unnormalized SAM
     aside: tuple[str, ...] = ()  # what training has that linear stability knows nothing of
     chunk: int = 0  # examples in memory together; 0: as many as ``examples.BUDGET`` bytes hold
 

@@ -13,21 +13,23 @@ square, and simulates it.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from samscale.flatness import krylov
+from samscale.flatness import batches, krylov
+from samscale.flatness.batches import Limits, share
 from samscale.flatness.entries import SMALL
-from samscale.flatness.maps import differing, growth, hessian_moments
+from samscale.flatness.maps import differing, growth, hessian_moments, variance
 from samscale.flatness.operators import Operator, matrix
 
 ROUNDING = 1e-5  # of E[K], below which a growth is none: most directions neither grow nor shrink
 WORDS = {
     True: "linearly stable",
-    False: "unstable: the mean grows",
-    None: "undecided: the mean square may grow",
+    False: "unstable: the mean square grows",
+    None: "cannot tell: neither decay nor growth of the mean square is proved",
 }
 
 
@@ -45,7 +47,7 @@ class Verdict(NamedTuple):
     """Whether iterates stay near the minimum at a learning rate, a radius and a batch size."""
 
     stable: bool | None  # None: neither condition decides
-    excess: float  # lambda_max of the mean square of the step's map, less 1
+    excess: float  # lambda_max of the mean square of the step's map, less 1; NaN: not known
     mean_rate: float  # eta lambda_max(E[K]): the mean grows beyond 2
 
     @property
@@ -108,59 +110,109 @@ def uncertainty(found: NonUniformity, k: int, a: float, dtype) -> float:
 def verdict(mean: Operator, square: Operator, key, learning_rate, tolerance=1e-2) -> Verdict:
     """Stable by the sufficient condition, unstable in the mean, or undecided between the two.
 
-    Costs some 30 products with each; an undecided one looks for negative curvature of the mean,
-    too, which counts as what it is: away from interpolation a verdict on exact Hessians is on the
-    quadratic model, not on training, and one on Gauss-Newton matrices on what interpolation leaves.
+    As good as the operators: it holds over the batches that their means are over. Costs some 30
+    products with each; an undecided one looks for negative curvature of the mean, too, which counts
+    as what it is: away from interpolation a verdict on exact Hessians is on the quadratic model,
+    not on training, and one on Gauss-Newton matrices on what interpolation leaves.
     """
     return judged(mean, growth(mean, square, learning_rate), key, learning_rate, tolerance)
 
 
 def judged(
     mean: Operator,
-    growing: Operator,
+    growing: Operator | None,
     key,
     learning_rate,
     tolerance=1e-2,
     safe: float = 0.0,
     top: float | None = None,
+    grown: Callable | None = None,
 ) -> Verdict:
-    """The same from the ``growth``, for which ``step_growth`` has a cheaper operator.
+    """The same from the ``growth``, or an operator above it, as ``step_growth`` has them.
 
-    ``safe``: a rate up to which nothing grows, as ``safe_rate`` tells: no growth is searched for
-    below it. ``top``: the largest eigenvalue of ``mean``, where it is known.
+    Stable only where the mean does not grow, and either the rate is ``safe`` (nothing grows up to
+    that rate, as ``safe_rate`` tells; then no growth is searched for) or ``growing`` has no
+    positive eigenvalue, as far as Lanczos tells. Unstable where the mean grows, or where ``grown``
+    proves it: a function of a unit vector that gives some amount by which the mean square grows in
+    a step, as ``square_growth`` does, tried on the direction that grows most. Without it the mean
+    may have negative curvature, which is looked for. ``top``: the largest eigenvalue of ``mean``,
+    where it is known.
     """
     eta = learning_rate
 
     def look(op, which="largest", floor=0.0):
-        found = krylov.eigenpairs(op, key, 1, which, tolerance, max_products=100, floor=floor)
-        return float(found.values[0])
+        within = tolerance if op.size > SMALL else 0.0
+        return krylov.eigenpairs(op, key, 1, which, within, max_products=100, floor=floor)
 
-    mean_rate = eta * (look(mean) if top is None else top)
-    if eta <= safe:
+    mean_rate = eta * (float(look(mean).values[0]) if top is None else top)
+    if eta <= safe and mean_rate <= 2:
         return Verdict(True, 0.0, mean_rate)
     slack = ROUNDING * abs(mean_rate)  # where it is stable, eta^2 E[K^2] is at most 2 eta E[K]
-    excess = look(growing, floor=10 * slack)
-    if excess <= slack:
+    found = None if growing is None else look(growing, floor=10 * slack)
+    excess = math.nan if found is None else float(found.values[0])
+    if excess <= slack and mean_rate <= 2:
         return Verdict(True, excess, mean_rate)
-    grows = mean_rate > 2 or eta * look(mean, "smallest") < -slack
+    grows = mean_rate > 2
+    if grown is None:
+        grows = grows or eta * float(look(mean, "smallest").values[0]) < -slack
+    elif found is not None:
+        grows = grows or grown(found.vectors[0]) > slack
     return Verdict(False if grows else None, excess, mean_rate)
+
+
+def square_growth(values, mean: float, learning_rate, rho: float, batch_size: int) -> float:
+    r"""A lower bound on how much $E\|x\|^2$ grows in a step in the long run, as a share; < 0: none.
+
+    The map $X \mapsto E[A X A]$ of second moments, $A = I - \eta K_B$, is symmetric, so its
+    spectral radius is at least its Rayleigh quotient at $X = x x^\top$, which is
+    $E[(x^\top A x)^2] = 1 - 2 \eta E[k_B] + \eta^2 E[k_B^2]$ with $k_B = x^\top K_B x$. With
+    $h_B = x^\top H_B x \ge 0$, $k_B = h_B + \rho \|H_B x\|^2 \ge h_B + \rho h_B^2$, whose mean
+    square over all batches is known exactly from ``values`` (n,), $x^\top H_i x$ of the examples.
+    ``mean``: $E[k_B]$, exact as well.
+    """
+    powers = batches.mean_powers(values, batch_size)
+    square = max(powers[1] + 2 * rho * powers[2] + rho**2 * powers[3], mean**2)
+    return learning_rate * (learning_rate * square - 2 * mean)
 
 
 def safe_rate(largest, rho: float = 0.0) -> float:
     r"""$2 / \max_i a_i (1 + \rho a_i)$: up to it (5) holds.
 
     ``largest``: the largest eigenvalues $a_i$ of positive semi-definite $H_i$, of all examples:
-    then for batches of any size; or of all batches. No step then lengthens any direction, for
-    $0 \preceq \eta K_B \preceq 2$. No larger rate satisfies (5) where the outputs of each example
-    (batch) can be moved alone (J of full row rank, as a rule where parameters are more than
-    outputs): the way that only the sharpest one sees then grows.
-    Without a radius also $(1 - s) a + s a_i$, with a of H: $E[H_B^2] = (1 - s) H^2 + s M_2 \preceq
-    ((1 - s) a + s \max_i a_i) H$, so that the condition holds over all batches there are.
-    Infinite where nothing bends.
+    then for batches of any size; or of all batches there are, or a bound on them. No step then
+    lengthens any direction, for $0 \preceq \eta K_B \preceq 2$. No larger rate satisfies (5) with
+    batches of one where the outputs of each example can be moved alone (J of full row rank, as a
+    rule where parameters are more than outputs): the way that only the sharpest one sees then
+    grows. Infinite where nothing bends.
     """
     a = np.asarray(largest)
     most = float((a * (1 + rho * a)).max())
     return 2 / most if most > 0 else math.inf
+
+
+def safe_rate_of_batches(limits: Limits, n: int, rho: float, batch_size: int) -> float:
+    r"""A rate up to which (5) holds over all batches of B of n examples, in closed form.
+
+    It is a lower bound of the largest such rate: the larger of two, for $H_i \succeq 0$. Let a, A,
+    c and v be the ``limits`` and $m = \min(c, (1 - s) a + s A)$, so that $E[H_B^2] \preceq m H$.
+
+    On [0, c] the convex $g(x) = -2 (1 + \rho x) + \eta x (1 + \rho x)^2$ lies below its chord, so
+    that $-2 \eta K_B + \eta^2 K_B^2 = \eta H_B g(H_B) \preceq -2 \eta H_B + \eta (\eta (1 +
+    \rho c)^2 - 2 \rho) H_B^2$. Its mean is at most 0 for $\eta \le (2 / m + 2 \rho) / (1 + \rho
+    c)^2$. With m = c that is ``safe_rate`` of c, with $\rho = 0$ it is 2 / m.
+
+    The bound of ``maps.step_growth`` gives $E[K_B^2] \preceq \kappa E[K_B]$, for $E[K_B]^2 \preceq
+    (a + \rho (a^2 + v)) E[K_B]$, $V \preceq s A H$, $H^2 \preceq a H$ and $H \preceq E[K_B]$, and
+    with it $2 / \kappa$.
+    """
+    a, example, c, v = limits
+    if not a > 0:
+        return math.inf
+    s = share(n, batch_size)
+    m = min(c, (1 - s) * a + s * example)
+    of_v, of_square = variance(limits, rho)
+    kappa = a + rho * (a**2 + v) + of_v * s * example + of_square * a
+    return max((2 / m + 2 * rho) / (1 + rho * c) ** 2, 2 / kappa)
 
 
 def largest_stable_rate(mean: Operator, square: Operator, key, tolerance=1e-3, rounds: int = 20):

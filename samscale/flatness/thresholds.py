@@ -1,14 +1,15 @@
-"""The measure ``stability``: how unlike examples bend the loss, and the rates they stand."""
+"""The measure ``stability``: how curvature varies between examples, and the rates it allows."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from samscale.flatness import dual, examples, maps, output_space, stability
+from samscale.flatness import batches, dual, examples, maps, output_space, stability
 from samscale.flatness.entries import ASKED, eigenvalues
-from samscale.flatness.krylov import bracketed, eigenpairs
+from samscale.flatness.krylov import Eigenpairs, bracketed, eigenpairs
 from samscale.flatness.point import Point
 from samscale.flatness.rises import moving
 from samscale.named import says
@@ -25,6 +26,7 @@ class Seen(NamedTuple):
     at: tuple = ()  # outputs, params, data
     together: int | None = None  # examples a pass
     free: bool = False  # whether parameters are more than outputs: each can be moved alone
+    blocks: output_space.Blocks | None = None
 
     @property
     def largest(self):
@@ -44,11 +46,26 @@ class Seen(NamedTuple):
         """Whether the sharpest example alone adds more to the k-th moment than the mean's power."""
         return self.halves is not None and self.largest.max() ** k >= self.n * a**k
 
-    def sharpest(self, size, key):
-        """The largest eigenvalue of the sharpest of the batches of a size, at most."""
-        op = dual.of_batches(*self.at, self.halves.of_power(1), size)
-        found = eigenpairs(op, key, tolerance=1e-2)
-        return found.values + found.residuals
+    def limits(self, top: Eigenpairs, s2, rho, size, key) -> batches.Limits:
+        """Largest eigenvalues that no example, no batch of a size and no mean of them exceeds."""
+        a = float(top.values[0] + top.residuals[0])
+        c = batches.sharpest(self.largest, a, size)
+        rows = batches.every(self.n, size) if rho and size > 1 else None
+        if rows is not None:
+            op = dual.of_batches(*self.at, self.halves.of_power(1), rows)
+            found = eigenpairs(op, key, tolerance=1e-2)
+            c = min(c, float(found.values[0] + found.residuals[0]))
+        spread = batches.share(self.n, size) * max(s2.largest + s2.residual, 0.0)
+        return batches.Limits(a, float(self.largest.max()), c, spread)
+
+    def grown(self, mean, eta, rho, size) -> Callable:
+        """Of a direction: how much the mean square grows in a step, as ``square_growth`` proves."""
+
+        def along(v):
+            values = output_space.forms(*self.at, self.blocks, v, self.together)
+            return stability.square_growth(values, float(v @ mean(v)), eta, rho, size)
+
+        return along
 
 
 @says("Sharpness, non-uniformity, stable rates and the run's own; Gauss-Newton where outputs are.")
@@ -79,24 +96,21 @@ def _rate(seen, rho, key):
 
 
 def _own(point, seen, top, s2, key):
-    """What the run's own rate, radius and batches make of it."""
+    """What the run's own rate, radius and batches make of it, over all batches of that size."""
     eta, rho, size = point.learning_rate, point.train_rho, min(point.batch_size, seen.n)
-    mean, growing = maps.step_growth(seen.moment, seen.n, eta, rho, size)
-    safe = _safe(seen, top, rho, size, key) if seen.halves else 0.0
+    mean, limits, how, found = maps.step_mean(seen.moment, seen.n, rho, size), None, {}, {}
+    if seen.halves:
+        limits = seen.limits(top, s2, rho, size, key)
+        how["safe"] = stability.safe_rate_of_batches(limits, seen.n, rho, size)
+        how["grown"] = seen.grown(mean, eta, rho, size)
+        found["safe_rate"] = how["safe"]
+    growing = maps.step_growth(seen.moment, seen.n, eta, rho, size, limits)
     known = _top_of_mean(seen, mean, top, s2, rho, size, key)
-    told = stability.judged(mean, growing, key, eta, RATES, safe, known)
-    found = {"rate_used": eta} | ({"safe_rate": safe} if seen.halves else {})
-    found |= {"mean_rate": told.mean_rate, "excess": told.excess}
+    told = stability.judged(mean, growing, key, eta, RATES, top=known, **how)
+    found |= {"rate_used": eta, "mean_rate": told.mean_rate}
+    if not math.isnan(told.excess):
+        found["excess"] = told.excess
     return found | {"stable": {True: 1.0, False: -1.0}.get(told.stable, 0.0)}
-
-
-def _safe(seen, top, rho, size, key):
-    """A rate up to which condition (5) holds at a radius, with batches of a size."""
-    if rho and size > 1:
-        return stability.safe_rate(seen.sharpest(size, key), rho)
-    share = maps.share(seen.n, size)
-    bend = (1 - share) * (top.values[0] + top.residuals[0]) + share * seen.largest
-    return stability.safe_rate(bend, rho)
 
 
 def _top_of_mean(seen, mean, top, s2, rho, size, key):
@@ -106,7 +120,7 @@ def _top_of_mean(seen, mean, top, s2, rho, size, key):
         return a
     if not seen.halves:
         return None
-    more = rho * (a**2 + maps.share(seen.n, size) * (s2.largest + s2.residual))
+    more = rho * (a**2 + batches.share(seen.n, size) * (s2.largest + s2.residual))
     at, how = (a + more, top.next + more), {"tolerance": ASKED, "max_products": 100}
     found = bracketed(mean, key, top.vectors[0], RATES, *at, **how)
     return float(found.values[0])
@@ -119,10 +133,10 @@ def _seen(point: Point) -> Seen:
         return Seen(maps.hessian_moments(point.losses, *at, batch_size=together), n)
     blocks = output_space.blocks(point.outputs, point.criterion, *at)
 
-    def moment(c, group=1, whole=()):
-        if group == 1:
+    def moment(c, rows=None, whole=()):
+        if rows is None:
             return output_space.moments(point.outputs, *at, blocks, c, whole, together)
-        return output_space.batch_moments(point.outputs, point.criterion, *at, c, group)
+        return output_space.batch_moments(point.outputs, point.criterion, *at, c, rows)
 
     halves, free = dual.halves(blocks), moving(point) > z.size
-    return Seen(moment, n, halves, (point.outputs, *at), together, free)
+    return Seen(moment, n, halves, (point.outputs, *at), together, free, blocks)

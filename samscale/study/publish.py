@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from samscale.flatness.remarks import is_of_the_theorem, not_of_the_theorem
 from samscale.study import pictures, report, results, store
 from samscale.study.analysis import Analysis, Design, analyse
-from samscale.study.axes import FIXED, NUISANCE
+from samscale.study.axes import FIXED, METHOD, NUISANCE
 from samscale.study.grid import Study
+from samscale.study.grid import cells as grid_cells
 from samscale.study.report import frames
 
 
@@ -50,6 +52,7 @@ def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:
     own, warnings = pictures.drawn(found.study, runs, workdir)
     warnings = [*found.info["warnings"], *warnings, *_measured(runs)]
     info = found.info | {"pictures": own, "warnings": warnings}
+    info["flatness"] = _of_other_methods(found.study, runs)
     report.build(found.cells, curves, found.analysis, found.design, info, place)
     return found, place / "report.html"
 
@@ -81,6 +84,15 @@ def _measured(runs):
         return []
     words = ", of others on ".join(ways)
     return [f"Flatness does not compare: of some runs it was measured on {words}."]
+
+
+def _of_other_methods(study, runs):
+    """A sentence where verdicts of linear stability stand beside runs that they are not about."""
+    if "flatness_stable" not in runs:
+        return []
+    optimizers = {cell.labels[METHOD]: cell.config.optimizer for cell in grid_cells(study)}
+    names = [name for name, method in optimizers.items() if not is_of_the_theorem(method)]
+    return [not_of_the_theorem(*names)] if names else []
 
 
 def _environment(found):

@@ -76,6 +76,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
                 "seconds": found.get("seconds", np.nan),
                 "gradients": found.get("gradients", np.nan),
                 "memory": found.get("memory", np.nan),
+                "train_loss": found.get("train_loss", np.nan),
                 **({"damaged": found["damaged"]} if "damaged" in found else {}),
                 **_flatness(path, found),
             }

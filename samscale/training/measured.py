@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from samscale import keys, pruning, tasks
 from samscale.config import PLAIN, Config, choose
 from samscale.flatness.measures import MEASURES, Point, measured
+from samscale.flatness.remarks import is_of_the_theorem
 from samscale.tasks import Task
 from samscale.training import checkpoint, files, program, record, snapshots
 from samscale.training import folder as run_folder
@@ -114,6 +115,7 @@ def point(config: Config, task: Task, state: State, examples: int = 1000, seed: 
         batch_size=min(config.batch_size, len(next(iter(data.values())))),
         learning_rate=config.learning_rate,
         train_rho=0.0 if config.optimizer in PLAIN else config.settled().rho,
+        unlike="" if is_of_the_theorem(config.optimizer) else config.optimizer,
         aside=tuple(_aside(config)),
     )
 
@@ -125,8 +127,6 @@ def _in_float32(fields) -> Task:
 
 def _aside(config):
     """What linear stability knows nothing of, in words."""
-    if config.optimizer not in (*PLAIN, "usam"):
-        yield f"{config.optimizer} is not SAM unnormalized"
     if config.optimizer in ("adam", "adamw") or config.base_optimizer != "sgd":
         yield "adaptive steps"
     elif config.momentum:

@@ -8,6 +8,7 @@ import re
 import string
 from typing import NamedTuple
 
+from samscale.study import correlation
 from samscale.study.report import charts, figures, frames, tables, vega
 from samscale.study.sentences import FEW
 from samscale.study.tables import csv
@@ -15,7 +16,10 @@ from samscale.training.files import write_atomically
 
 
 class Section(NamedTuple):
-    """A heading, what the chart below it shows in one sentence, and tables of numbers."""
+    """A heading, what the chart below it shows in one sentence, and tables of numbers.
+
+    It is left out where its chart cannot be drawn; without a chart, where it has no tables.
+    """
 
     title: str
     note: str
@@ -124,8 +128,9 @@ def _sections(study, specs):
     )
     for name, picture in _own(study):
         yield Section(picture.title, picture.note, name)
-    flatness = f"{dots} {bars.get('flatness')}."
+    flatness = " ".join([f"{dots} {bars.get('flatness')}.", *study.info.get("flatness", ())])
     yield Section("Flatness at the end of training", flatness, "flatness")
+    yield _prediction(study)
     yield Section(
         "What does it cost?",
         "Means of the finished runs, whatever their nuisance values.",
@@ -140,8 +145,22 @@ def _sections(study, specs):
     )
 
 
+def _prediction(study):
+    """Whether flatness predicts the metric: words and numbers, without a chart."""
+    design, name = study.design, frames.unit(study.design).value.removesuffix(" (%)").lower()
+    table = correlation.flatness_correlation(study.cells, design.nuisance, maximize=design.maximize)
+    numbers = (tables.plain(correlation.sentences(table, name)), tables.correlations(table))
+    note = (
+        "Spearman's rank correlations of each measure with the score of finished runs; positive: "
+        "larger numbers go with better scores. Matched: what a line through the ranks of the "
+        "training loss leaves. p: of exchanging whole sizes, seeds or methods."
+    )
+    return Section(f"Does flatness predict {name}?", note, "", numbers if len(table) else ())
+
+
 def _section(section, study, specs):
-    if section.chart not in specs:
+    shown = section.chart in specs if section.chart else any(section.tables)
+    if not shown:
         return ""
     saved = {*figures.SAVED, *dict(_own(study))}
     links = "".join(
@@ -149,10 +168,12 @@ def _section(section, study, specs):
         for suffix in (figures.FORMATS if section.chart in saved else ())
     )
     paper = f'<p class="note">For a paper:{links}</p>' if links else ""
+    name = section.chart or "words"
+    chart = f'<div class="chart" id="{name}"></div>' if section.chart else ""
+    note = section.note + _published(study, specs.get(section.chart, {}))
     return (
-        f'<section id="{section.chart}-section"><h2>{html.escape(section.title)}</h2>'
-        f'<p class="note">{html.escape(section.note + _published(study, specs[section.chart]))}</p>'
-        f'<div class="chart" id="{section.chart}"></div>'
+        f'<section id="{name}-section"><h2>{html.escape(section.title)}</h2>'
+        f'<p class="note">{html.escape(note)}</p>{chart}'
         f"{paper}{''.join(section.tables)}</section>"
     )
 

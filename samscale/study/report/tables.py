@@ -78,6 +78,19 @@ def gains(study) -> str:
     return _details(note, frame, signed=numbers)
 
 
+def correlations(table) -> str:
+    """Every rank correlation of a measure of flatness with the metric, and its p."""
+    names = {
+        "p_adjusted": "p",
+        "rho_given_loss": "rho at matched loss",
+        "p_given_loss_adjusted": "p at matched loss",
+    }
+    columns = ["measure", "comparison", "scope", "n", "rho", *names, "least_p"]
+    frame = table.reindex(columns=columns).rename(columns=names)
+    note = "All rank correlations in numbers; p after Benjamini and Hochberg"
+    return _details(note, frame, signed=("rho", "rho at matched loss"))
+
+
 def costs(study) -> str:
     """Cost by size and method, and the gain that it buys."""
     frame = frames.costs(study).drop(columns="x")
