@@ -5,6 +5,10 @@ class Diverged(FloatingPointError):
     """The loss or its gradient is not finite. What was saved before is kept."""
 
 
+class Hopeless(RuntimeError):
+    """The first cells of a study have all failed for one reason, so the others are not tried."""
+
+
 class Interrupted(BaseException):
     """A signal asked the run to stop; everything up to here is saved.
 

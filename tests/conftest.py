@@ -24,9 +24,11 @@ def _compiled_programs_are_kept_between_sessions():
 
 @pytest.fixture(autouse=True)
 def _programs_of_other_tests_are_forgotten(monkeypatch):
+    from samscale import tasks
     from samscale.training import compiled, kept
 
     compiled._COMPILED.clear()
+    tasks._loaded.cache_clear()
     # a test may replace a part of the package, which the name of a kept program does not say
     monkeypatch.setattr(kept, "place", lambda: None)
 

@@ -10,9 +10,10 @@ import textwrap
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from samscale.cli.words import check_workdir, fail, guarded, piped, stoppable
+from samscale.cli.words import check_workdir, fail, guarded, piped
 from samscale.config import Config, from_mapping, unknown_knob
 from samscale.laws import KINDS
+from samscale.training.signals import stoppable
 
 WHATEVER = (Exception, SystemExit)  # that a file of the user's may raise
 # by old config files: the released program cropped and flipped these, without a knob for it

@@ -6,6 +6,7 @@ everything else is fixed, as the base config says.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, product
 from typing import Any, NamedTuple
@@ -220,6 +221,16 @@ def cells(study: Study) -> list[Cell]:
     first = {program: i for i, program in reversed(list(enumerate(programs)))}
     order = sorted(range(len(found)), key=lambda i: first[programs[i]])
     return [found[i] for i in order]
+
+
+def count(study: Study) -> int:
+    """How many ``cells`` there are, without making them; 0 where ``validate`` refuses the axes."""
+    if not all(isinstance(a, Axis) and isinstance(a.values, Mapping) for a in study.axes):
+        return 0
+    methods = [method for axis in study.axes if axis.name == METHOD for method in axis.values]
+    others = [axis for axis in study.axes if axis.name != METHOD]
+    applying = ([a for a in others if not a.only or method in a.only] for method in methods)
+    return sum(math.prod(len(axis.values) for axis in axes) for axes in applying)
 
 
 def _labelled(name, values) -> dict[str, dict[str, Any]]:

@@ -103,10 +103,10 @@ def name(config: Config, task: Task, function: str) -> str | None:
 def once(name: str | None, check: Callable) -> None:
     """``check()``, unless what is kept says that it has passed under this name before."""
     folder = place()
-    if folder is None or name is None:
-        return check()
-    passed = folder / f"{_digest(name, _sources(), _setting())}.passed"
-    if not passed.exists():
+    passed = folder and name and folder / f"{_digest(name, _sources(), _setting())}.passed"
+    if not passed:
+        check()
+    elif not passed.exists():
         check()
         _write(passed, b"")
 
