@@ -9,6 +9,10 @@ class Damaged(OSError):
     """A file or folder of ours is not what was written there. One sentence, which names it."""
 
 
+class Hopeless(RuntimeError):
+    """The first cells of a study have all failed for one reason, so the others are not tried."""
+
+
 class Interrupted(BaseException):
     """A signal asked the run to stop; everything up to here is saved.
 

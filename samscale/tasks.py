@@ -104,17 +104,7 @@ def build(config: Config) -> Task:
         return _of_the_user(config)
     check_names(config)
     loss, augment = LOSSES[config.loss], AUGMENTATIONS[config.augmentation]
-    d = data.load(
-        config.dataset,
-        validation_fraction=config.validation_fraction,
-        split_seed=config.split_seed,
-        label_noise=config.label_noise,
-        noise_kind=config.noise_kind,
-        noise_seed=config.noise_seed,
-        teacher_neurons=config.teacher_neurons,
-        teacher_scale=config.teacher_scale,
-        teacher_seed=config.teacher_seed,
-    )
+    d = _loaded(data.DATASETS.get(config.dataset), data_knobs(config))
     train_loss = functools.partial(loss, smoothing=s) if (s := config.label_smoothing) else None
     classes = np.issubdtype(d.train["y"].dtype, np.integer)
     _check_fit(config, images=d.train["x"].ndim == 4, classes=classes)
@@ -146,6 +136,31 @@ def build(config: Config) -> Task:
         except ValueError as error:
             raise ValueError(f"dataset={config.dataset!r}: {error}") from error
     return task
+
+
+OF_DATA = (
+    "dataset",
+    "validation_fraction",
+    "split_seed",
+    "label_noise",
+    "noise_kind",
+    "noise_seed",
+    "teacher_neurons",
+    "teacher_scale",
+    "teacher_seed",
+)
+
+
+def data_knobs(config: Config) -> tuple:
+    """What the data of a config depend on: equal, and sorted side by side, for equal data."""
+    return tuple(getattr(config, name) for name in OF_DATA)
+
+
+@functools.lru_cache(maxsize=1)  # the programs of a study mostly share their data
+def _loaded(reader, values) -> data.Dataset:
+    """The data that ``data_knobs`` say, by a ``reader`` that may be replaced under its name."""
+    knobs = dict(zip(OF_DATA, values, strict=True))
+    return data.load(knobs.pop("dataset"), **knobs)
 
 
 def _check_fit(config: Config, images: bool, classes: bool):

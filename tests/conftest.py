@@ -32,9 +32,11 @@ def _folders_of_files_that_were_read_are_forgotten(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _programs_of_other_tests_are_forgotten(monkeypatch):
+    from samscale import tasks
     from samscale.training import compiled, kept
 
     compiled._COMPILED.clear()
+    tasks._loaded.cache_clear()
     # a test may replace a part of the package, which the name of a kept program does not say
     monkeypatch.setattr(kept, "place", lambda: None)
 

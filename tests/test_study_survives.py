@@ -13,7 +13,6 @@ import time
 import pytest
 
 from samscale import cli, errors
-from samscale.cli import words
 from samscale.study import (
     cells,
     execute,
@@ -22,7 +21,7 @@ from samscale.study import (
     workers,
 )
 from samscale.study import conduct as conductor
-from samscale.training import folder, lease, progress, record, run
+from samscale.training import folder, lease, progress, record, run, signals
 from tiny_study import BASE, tiny
 
 
@@ -89,15 +88,17 @@ def test_a_cell_whose_process_dies_again_and_again_has_failed(tmp_path, monkeypa
 
 HANGING = """
 import os, pathlib, signal
+import jax
 from samscale import tasks
 from samscale.config import Config
 def task(config):
     base = tasks.build(Config(num_neurons=(4,)))
-    def init(key):
-        owned = any(pathlib.Path().glob("*/.lease-*"))  # not yet where the task is only looked at
-        if owned and not pathlib.Path("stopped").exists():
+    def hang():
+        if not pathlib.Path("stopped").exists():
             pathlib.Path("stopped").touch()
             os.kill(os.getpid(), signal.SIGSTOP)
+    def init(key):
+        jax.debug.callback(hang)  # where it runs, not where it is only looked at
         return base.init(key)
     return base._replace(init=init)
 """
@@ -203,7 +204,7 @@ def test_a_signal_that_python_drops_stops_the_next_run(tmp_path):
             signal.raise_signal(signal.SIGTERM)
 
     def train():
-        with words.stoppable():
+        with signals.stoppable():
             Dropping()
             run.train(dataclasses.replace(BASE, num_epochs=50), tmp_path, progress.Silent())
 
@@ -220,7 +221,10 @@ def test_a_signal_in_the_last_step_of_a_run_reaches_the_study_and_nobody_else(tm
                 os.kill(os.getpid(), signal.SIGTERM)
 
     if listens:
-        with pytest.raises(errors.Interrupted, match="finished cells are kept"), words.stoppable():
+        with (
+            pytest.raises(errors.Interrupted, match="finished cells are kept"),
+            signals.stoppable(),
+        ):
             run.train(BASE, tmp_path, Late())
     else:
         run.train(BASE, tmp_path, Late())

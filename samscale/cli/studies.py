@@ -14,13 +14,13 @@ from samscale.cli.words import (
     guarded,
     parser_of,
     reading,
-    stoppable,
-    words,
 )
 from samscale.laws import AT_ONCE, SEEDS
 from samscale.named import says
 from samscale.training.progress import wrapped
+from samscale.training.signals import stoppable
 
+MANY = 10_000  # cells of a study that is run without being asked about
 FORMATS = ("pdf", "png", "svg")
 FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
 
@@ -45,30 +45,46 @@ def study(argv) -> int:
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the executor"
     )
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
+    parser.add_argument(
+        "--keep-going", action="store_true", help="even if the first cells fail for one reason"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help=f"run the study even if it has over {MANY:,} cells"
+    )
     try:
         args = parser.parse_args(argv[1:])
-        check_workdir(args.workdir)
-        args.file = str(shipped.find("study", args.file))
-        chosen = _changed(load_study(args.file), args).validate()
-        from samscale.study import executors, store
-
-        execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
-        store.check_same(args.workdir, _name_of(args), chosen, args.file)
-        _ready(chosen, args.workdir)
-        if args.dry_run:
-            return _dry_run(chosen, args.workdir)
     except ValueError as error:
         return fail(error, 2)
-    except OSError as error:
-        return fail(words(error), 1)
-    name = _name_of(args)
-    command = ["samscale", "study", *argv[1:]]
+    return guarded(lambda: _study(args, ["samscale", "study", *argv[1:]]))
 
-    def work():
-        with stoppable():
-            return _run(chosen, name, args, execute, command)
 
-    return guarded(work)
+def _study(args, command) -> int:
+    try:
+        with stoppable("stopped before anything was trained"):
+            check_workdir(args.workdir)
+            args.file = str(shipped.find("study", args.file))
+            chosen = _changed(load_study(args.file), args)
+            _check_number(chosen, args.yes)
+            chosen.validate()
+            from samscale.study import executors, store
+
+            execute = executors.choose(args.executor, args.workers, args.replicas, _options(args))
+            store.check_same(args.workdir, _name_of(args), chosen, args.file)
+            _ready(chosen, args.workdir)
+            if args.dry_run:
+                return _dry_run(chosen, args.workdir)
+    except ValueError as error:
+        return fail(error, 2)
+    with stoppable():
+        return _run(chosen, _name_of(args), args, execute, command)
+
+
+def _check_number(chosen, said_yes):
+    """Raises ``ValueError`` where a study has so many cells that even to name them takes long."""
+    from samscale.study import grid
+
+    if not said_yes and (number := grid.count(chosen)) > MANY:
+        raise ValueError(f"axes: make {number:,} cells; add --yes if so many are meant")
 
 
 def _changed(chosen, args):
@@ -213,15 +229,19 @@ def load_study(file: str):
 def _run(chosen, name, args, execute, command):
     from samscale.study import conduct, publish, screen
 
-    how = {"retry_failed": args.retry_failed, "file": args.file}
+    how = {"retry_failed": args.retry_failed, "keep_going": args.keep_going, "file": args.file}
     conduct.conduct(chosen, name, args.workdir, execute, command, **how)
     found, path = publish.publish(args.workdir, name)
     screen.show(found)
     print(f"Report: {path}\nRun folders: {args.workdir}")
     if args.quick:
         print("--quick: too few epochs, seeds and radii to answer the question.")
-    if not (found.cells["status"] == "done").any():
+    failed = int((found.cells["status"] == "failed").sum())
+    if failed == len(found.cells):
         return fail("every cell has failed: see the reasons above", 1)
+    if failed:
+        of = f"{failed} of {len(found.cells)} cells"
+        return fail(f"{of} failed: see the reasons above; --retry-failed tries them again", 1)
     return 0
 
 

@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 
 from samscale import named, shipped
 from samscale.cli.streams import readable
-from samscale.cli.words import check_workdir, expanded, fail, guarded, stoppable
+from samscale.cli.words import check_workdir, expanded, fail, guarded
 from samscale.config import Config, from_mapping, unknown_knob
 from samscale.laws import KINDS, said
 from samscale.named import says
+from samscale.training.signals import stoppable
 
 WHATEVER = (Exception, SystemExit)  # that a file of the user's may raise
 # by old config files: the released program cropped and flipped these, without a knob for it

@@ -1,32 +1,29 @@
 """Exit codes, and one sentence for whatever may go wrong.
 
-0 done, 1 failed (diverged, disk), 2 wrong input, 130 / 143 stopped by a signal.
+0 done, 1 failed (diverged, disk, a cell of a study), 2 wrong input, 130 / 143 stopped by a signal.
 """
 
 import argparse
-import contextlib
 import functools
 import math
 import os
 import pathlib
-import signal
 import sys
 
 from samscale import named
-from samscale.errors import Diverged, Interrupted
+from samscale.errors import Diverged, Hopeless, Interrupted
 from samscale.laws import COUNT, KINDS, MOST, Law, misfit, said
 from samscale.training.progress import wrapped
 
 FINITE = Law(lambda value: 0 < value < math.inf, "finite and greater than 0")  # single precision
 EXAMPLES = Law(lambda value: 0 <= value <= MOST, f"at least 0 (all) and at most {MOST}")
-STOPPED = "stopped; finished cells are kept, and the same command goes on from there"
 
 
 def guarded(action) -> int:
     """The exit code of an action, 0 where it gives none; what may happen to it, in a sentence."""
     try:
         return action() or 0
-    except Diverged as error:
+    except (Diverged, Hopeless) as error:
         return fail(error, 1)
     except Interrupted as error:
         return fail(error, 128 + error.signum)
@@ -70,32 +67,6 @@ def parser_of(command) -> argparse.ArgumentParser:
 def expanded(text: str) -> str:
     """A path as an option gives it: a shell does not replace the ``~`` of ``--out=~/x``."""
     return os.path.expanduser(text)
-
-
-@contextlib.contextmanager
-def stoppable(said=STOPPED):
-    """Ctrl-C and SIGTERM become ``Interrupted`` between runs; a run catches its own."""
-    from samscale.training.signals import heard
-
-    def stop(signum, frame):
-        heard.append(signum)
-        raise Interrupted(said, signum)
-
-    def unraisable(what):
-        if not isinstance(what.exc_value, Interrupted):
-            complain(what)
-
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    complain, sys.unraisablehook = sys.unraisablehook, unraisable
-    try:
-        yield
-        if heard:  # and dropped
-            raise Interrupted(said, heard[0])
-    finally:
-        heard.clear()
-        sys.unraisablehook = complain
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 class Number(argparse.Action):

@@ -7,19 +7,37 @@ import time
 import jax
 
 from samscale import tasks
+from samscale.config import Config
+from samscale.errors import Hopeless
 from samscale.study import results, store, view
 from samscale.study.execute import BUSY, DONE, FAILED, Executor, Outcome
 from samscale.study.grid import Cell, Study, cells
-from samscale.training import environment, folder, run
+from samscale.training import environment, folder, run, signals
 
 POLL_SECONDS = 1.0  # between looks at cells that another process is running
+FEW = 3  # first cells that tell, where they fail for one reason, what becomes of the others
 
 
 def check(study: Study) -> None:
-    """Builds the first cell: what is wrong with its data, or with the names of the numbers that
-    the study asks for, is found before anything is written. Raises ``ValueError``, ``OSError``."""
+    """Looks at every program of a study, with shapes alone, before anything is written.
+
+    What is wrong with a cell's method, network, data or batch is found, and so are names of numbers
+    that no run has. Raises ``ValueError``, ``OSError``.
+    """
     check_names(study)
-    task = run.ready(cells(study)[0].config).task
+    programs: dict[str, Config] = {}
+    for cell in cells(study):
+        programs.setdefault(cell.config.program_id, cell.config)
+    seen = set()
+    for config in sorted(programs.values(), key=tasks.data_knobs):  # so data are loaded once
+        task = run.ready(config).task
+        reports = config.program_id if config.task else (tasks.data_knobs(config), config.loss)
+        if reports not in seen:
+            seen.add(reports)
+            _check_numbers(study, task)
+
+
+def _check_numbers(study, task):
     params, stats = jax.eval_shape(task.init, jax.random.key(0))
     batch = {k: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for k, a in task.train.items()}
     loss = lambda *at: task.loss(*at, False)[0]
@@ -64,27 +82,37 @@ def check_environments(study: Study, workdir) -> list[str]:
 
 
 def conduct(
-    study: Study, name: str, workdir, execute: Executor, command=(), retry_failed=False, file=""
+    study: Study,
+    name: str,
+    workdir,
+    execute: Executor,
+    command=(),
+    retry_failed=False,
+    keep_going=False,
+    file="",
 ):
     """Run every cell of a study that is not done; returns the study's folder.
 
     Finished cells are kept, unfinished ones go on from their checkpoints, a failed one is noted
-    with its reason and stops no other. Raises ``ValueError`` (the study), ``OSError`` (disk),
-    ``Interrupted`` (a signal; what ran is saved).
+    with its reason and stops no other; but where the first ``FEW`` have all failed for one reason,
+    the others are not tried unless ``keep_going``. Raises ``ValueError`` (the study), ``OSError``
+    (disk), ``Hopeless`` (those first), ``Interrupted`` (a signal; what ran is saved).
     """
     check_names(study.validate())
+    workdir = pathlib.Path(workdir)
     path = store.save(workdir, name, study, list(command), file)
     by_id = {cell.config.run_id: cell for cell in cells(study)}
     if retry_failed:
         for run_id in by_id:
-            folder.forgive(pathlib.Path(workdir) / run_id)
+            folder.forgive(workdir / run_id)
     store.mend(path)
     shown = view.choose(study, len(by_id))
     left, waited = dict(by_id), 0
+    first: list[Outcome] = []
     try:
         while left:
             busy = set(left) if waited else set()
-            for outcome in execute(_chunks(left.values()), pathlib.Path(workdir)):
+            for outcome in execute(_chunks(left.values()), workdir):
                 if outcome.status == BUSY:
                     continue
                 cell = left.pop(outcome.run_id)
@@ -95,6 +123,10 @@ def conduct(
                 if store.noted(path).get(outcome.run_id) != outcome.status:
                     store.note(path, line)
                 shown.update(line)
+                signals.check()
+                if not keep_going and len(first) < FEW:
+                    first.append(outcome)
+                    _check_hope(first, left, workdir)
             if left:
                 if len(left) != waited:
                     shown.say(f"waiting for cells that another process is running: {len(left)}")
@@ -103,6 +135,17 @@ def conduct(
     finally:
         shown.stop()
     return path
+
+
+def _check_hope(first, left, workdir):
+    """Raises ``Hopeless`` where the first few have all failed in the same words."""
+    same = len({outcome.reason.replace(outcome.run_id, "") for outcome in first}) == 1
+    failed = len(first) == FEW and all(outcome.status == FAILED for outcome in first)
+    if failed and same and left and not any(folder.is_done(workdir / i) for i in left):
+        raise Hopeless(
+            f"the first {FEW} cells have all failed: {first[0].reason}; {len(left)} were not "
+            "tried: mend it and add --retry-failed, or add --keep-going to try them all the same"
+        )
 
 
 def _chunks(cells):

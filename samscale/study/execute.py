@@ -50,8 +50,7 @@ def run_cells(configs: Sequence[Config], workdir, replicas: int = 0) -> Iterator
         alone = len(left) == 1 or _deaths(left[0], workdir)
         size = 1 if alone else _replicas(left[0], replicas)
         with _tried(left[:size], workdir):
-            found = _run(left[:size], workdir)
-        yield from found
+            yield from _run(left[:size], workdir)
         left = left[size:]
 
 
@@ -124,15 +123,19 @@ def _replicas(config, wanted):
 
 
 def _run(configs, workdir):
+    """Outcomes as they come."""
     try:
         found = run.train_together(configs, workdir, progress.Silent())
     except Exception as error:  # a cell's failure, whatever it is, is not the study's
         if isinstance(error, OSError) and not isinstance(error, Damaged):
             raise  # the disk refuses: no cell's fault
         if len(configs) > 1:  # nor its neighbours'
-            return [outcome for config in configs for outcome in _run([config], workdir)]
+            for config in configs:
+                yield from _run([config], workdir)
+            return
         found = [error]
-    return [_outcome(*pair, workdir) for pair in zip(configs, found, strict=True)]
+    for config, of_it in zip(configs, found, strict=True):
+        yield _outcome(config, of_it, workdir)
 
 
 def _outcome(config, found, workdir):

@@ -4,6 +4,7 @@ See ``axes`` for the roles.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from itertools import islice, product
 from typing import Any, NamedTuple
@@ -209,6 +210,16 @@ def _combined(study) -> Iterator[tuple[dict[str, str], Config]]:
                 factor *= more.get(LENGTH_FACTOR, 1)
             knobs.pop(LENGTH_FACTOR, None)
             yield labels, _longer(dataclasses.replace(study.base, **knobs), factor)
+
+
+def count(study: Study) -> int:
+    """How many ``cells`` there are, without making them; 0 where ``validate`` refuses the axes."""
+    if not all(isinstance(a, Axis) and isinstance(a.values, Mapping) for a in study.axes):
+        return 0
+    methods = [method for axis in study.axes if axis.name == METHOD for method in axis.values]
+    others = [axis for axis in study.axes if axis.name != METHOD]
+    applying = ([a for a in others if not a.only or method in a.only] for method in methods)
+    return sum(math.prod(len(axis.values) for axis in axes) for axes in applying)
 
 
 def _longer(config, factor):

@@ -12,7 +12,7 @@ import socket
 from samscale.laws import MOST
 from samscale.study import remote
 from samscale.study.remote import ENDED, RUNNING, State
-from samscale.training import compiled
+from samscale.training import compiled, signals
 
 
 def ray(workers=0, address="auto", num_cpus="1", num_gpus="0", **unknown):
@@ -95,17 +95,15 @@ def _connected(address):
         raise ValueError("executor='ray': needs the package ray: pip install 'samscale[ray]'")
     import ray
 
-    handler = signal.getsignal(signal.SIGTERM)
     try:
         if not ray.is_initialized():
             place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
             host, _, port = place.removeprefix("ray://").rpartition(":")
             if port.isdigit():
                 socket.create_connection((host, int(port)), timeout=5).close()
-            ray.init(address, log_to_driver=False, logging_level="CRITICAL")
+            with signals.kept(signal.SIGTERM):  # ray.init takes it
+                ray.init(address, log_to_driver=False, logging_level="CRITICAL")
     except Exception as error:
         sentence = f"address={address!r}: no Ray cluster there; start one with: ray start --head"
         raise ConnectionError(f"{sentence} ({str(error).partition(chr(10))[0]})") from error
-    finally:
-        signal.signal(signal.SIGTERM, handler)  # ray.init takes it
     return ray

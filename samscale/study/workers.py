@@ -14,7 +14,7 @@ import threading
 from samscale.config import from_mapping
 from samscale.errors import Interrupted
 from samscale.study.execute import FAILED, Executor, Outcome, run_cells
-from samscale.training import compiled, folder, lease
+from samscale.training import compiled, folder, lease, signals
 
 ATTEMPTS = 2  # a cell whose process dies so often (of memory, say) has failed
 CHUNK = 8  # cells handed over at a time: few, so that all workers end together
@@ -165,7 +165,7 @@ def _gpus():
 
 
 def serve(workdir) -> int:
-    """Jobs from stdin, a line each; outcomes to stdout, a line each. A signal saves and ends."""
+    """Jobs from stdin, a line each; outcomes to stdout, a line each."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a task prints does not mix with the answers
     compiled.keep_programs()
@@ -175,12 +175,20 @@ def serve(workdir) -> int:
         try:
             for outcome in run_cells(map(from_mapping, job["cells"]), workdir, job["replicas"]):
                 answer(outcome._asdict())
-        except Interrupted as stop:
-            return 128 + stop.signum
+                signals.check("stopped")
         except OSError as error:
             answer({"error": str(error)})
     return 0
 
 
+def main(workdir) -> int:
+    """``serve``; a signal ends it wherever it is, and not only within a run."""
+    try:
+        with signals.stoppable("stopped"):
+            return serve(workdir)
+    except Interrupted as stop:
+        return 128 + stop.signum
+
+
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1]))
+    sys.exit(main(sys.argv[1]))

@@ -2,18 +2,20 @@
 
 import functools
 import os
+from collections.abc import Callable
 
 import jax
 
 from samscale import cached, tasks
 from samscale.config import Config
-from samscale.training import environment, feed, kept, leaves, memory, program
+from samscale.training import environment, feed, kept, leaves, memory, program, traced
 
 
 class Compiled:
     """Jitted functions of ``Program``, and the splits of the task where they are needed."""
 
     def __init__(self, config: Config):
+        self.config = config  # of the runs it serves, the one it was built for
         self.task = task = tasks.build(config)
         self.program = p = program.build(config, task)
         self._name = functools.partial(kept.name, config, task)
@@ -21,18 +23,31 @@ class Compiled:
         self.order = kept.Kept(p.order, self._name("order"))
         self.advance = kept.Kept(p.advance, self._name("advance"), donate=(0,))
         self.evaluate = kept.Kept(p.evaluate, self._name("evaluate"))
-        if config.cache:
-            self.feed = feed.resident(task.train)
-        else:
-            self.feed = feed.streamed(task.train, config.batch_size)
-        batches = functools.partial(
-            feed.evaluation_batches,
-            batch_size=config.batch_size,
-            num_batches=config.steps_per_eval,
-            cache=config.cache,
-        )
         self._replicated: Replicated | None = None
-        self.splits = {"validation": batches(task.validation), "test": batches(task.test)}
+
+    # Data are put in place once a program runs: a study looks at all of its programs before.
+    @functools.cached_property
+    def feed(self):
+        """``feed(order, first) -> Window`` of the training data."""
+        if self.config.cache:
+            return feed.resident(self.task.train)
+        return feed.streamed(self.task.train, self.config.batch_size)
+
+    @functools.cached_property
+    def splits(self):
+        """The batches that ``validation`` and ``test`` are evaluated in."""
+        at = self.config.batch_size, self.config.steps_per_eval, self.config.cache
+        splits = {"validation": self.task.validation, "test": self.task.test}
+        return {name: feed.evaluation_batches(split, *at) for name, split in splits.items()}
+
+    def shapes(self) -> traced.Shapes:
+        """What its functions are given."""
+        return traced.shapes(self.config, self.task, self.program)
+
+    def check(self) -> None:
+        """Raises ``ValueError`` where the program does not fit its data; traced once, for good."""
+        check = functools.partial(traced.check, self.config, self.task, self.program)
+        kept.once(self._name("shapes"), check)
 
     def totals(self, state):
         """Sums over ``validation`` and ``test``, on the host; an empty split is left out."""
@@ -54,27 +69,34 @@ class Compiled:
         return tree
 
     def replicated(self) -> "Replicated":
-        """The same functions, mapped over a leading axis of runs; kept."""
+        """The same functions for several runs at a time; kept."""
         if self._replicated is None:
             self._replicated = Replicated(self)
         return self._replicated
 
 
 class Replicated(Compiled):
-    """``Compiled`` for several runs at once: their numbers, orders and states along axis 0."""
+    """``Compiled`` for several runs at once: their numbers, orders and states along axis 0.
+
+    The runs go one after another inside one program, each by the operations that it has alone, so
+    its bits do not depend on how many others there are. Under ``jax.vmap`` they would: a product of
+    eight runs at once adds in another order than one of five. What replicas save is the host's
+    work between two programs, which for small networks takes longer than the programs.
+    """
 
     def __init__(self, one: Compiled):
         p = one.program
-        self.task, self.program, self.feed, self.splits = one.task, p, one.feed, one.splits
-        name = lambda function: one._name(f"replicated {function}")
-        self.init = kept.Kept(jax.vmap(p.init, (0, None, 0)), name("init"))
-        self.order = kept.Kept(jax.vmap(p.order, (0, None)), name("order"))
-        axes = (0, None, 0, None, None, 0)
-        self.advance = kept.Kept(jax.vmap(p.advance, axes), name("advance"), donate=(0,))
-        begin = jax.vmap(p.evaluate, (0, 0, None))
-        add = jax.vmap(p.evaluate, (0, 0, None, 0))
-        evaluate = lambda *at: begin(*at[:3]) if at[3] is None else add(*at)
-        self.evaluate = kept.Kept(evaluate, name("evaluate"))
+        self.config, self.task, self.program = one.config, one.task, p
+        self.feed, self.splits = one.feed, one.splits
+        for name, function, own in (
+            ("init", p.init, (0, 2)),
+            ("order", p.order, (0,)),
+            ("advance", p.advance, (0, 2, 5)),
+            ("evaluate", p.evaluate, (0, 1, 3)),
+        ):
+            donate = (0,) if name == "advance" else ()
+            named = one._name(f"replicated {name}")
+            setattr(self, name, kept.Kept(_one_after_another(function, own), named, donate))
 
     def stack(self, trees):
         return leaves.stack(trees)
@@ -83,19 +105,35 @@ class Replicated(Compiled):
         return leaves.row(tree, i)
 
 
+def _one_after_another(function: Callable, own: tuple[int, ...]) -> Callable:
+    """``function`` of one run -> of several. ``own``: positions of the arguments that each run has
+    for itself, along axis 0 (or that are None)."""
+
+    def of_all(*args):
+        def of_one(mine):
+            return function(*(mine.get(i, shared) for i, shared in enumerate(args)))
+
+        return jax.lax.map(of_one, {i: args[i] for i in own if args[i] is not None})
+
+    return of_all
+
+
 _COMPILED: dict[str, Compiled] = {}
 
 
 def compiled(config: Config) -> Compiled:
     """The last program is kept: a study whose cells differ in seed and radius compiles once.
 
-    A program holds on to the settings of JAX under which it was traced.
+    A program holds on to the settings of JAX under which it was traced. Raises ``ValueError``
+    where the program does not fit its data.
     """
     key = f"{config.program_id} {environment.settings()}"
     if key not in _COMPILED:
         _COMPILED.clear()
         memory.tidy()
-        _COMPILED[key] = Compiled(config)
+        machine = Compiled(config)
+        machine.check()
+        _COMPILED[key] = machine
     return _COMPILED[key]
 
 

@@ -48,6 +48,24 @@ def streamed(examples, batch_size):
     return feed
 
 
+def shapes(examples, order, cache):
+    """Examples and order of a window, abstract, from the abstract order of a whole epoch.
+
+    ``cache``: whether the examples are resident.
+    """
+    arrays = {name: np.asarray(a) for name, a in examples.items()}
+    steps, batch_size = order.shape
+    lengths = {name: len(a) for name, a in arrays.items()}
+    if not cache:
+        steps = min(steps, _window_length(arrays, batch_size))
+        lengths = dict.fromkeys(arrays, steps * batch_size)
+    window = {
+        name: jax.ShapeDtypeStruct((lengths[name], *a.shape[1:]), a.dtype)
+        for name, a in arrays.items()
+    }
+    return window, jax.ShapeDtypeStruct((steps, batch_size), order.dtype)
+
+
 def evaluation_batches(examples, batch_size, num_batches, cache):
     """A list of stacks (k, batch_size, ...) that together hold every example exactly once.
 

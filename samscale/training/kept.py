@@ -47,6 +47,8 @@ class Kept:
         self._programs: dict = {}
 
     def __call__(self, *args):
+        if jax.config.jax_disable_jit:  # for debugging: operation by operation
+            return self.jitted(*args)
         leaves, structure = jax.tree.flatten(args)
         form = structure, *map(jax.typeof, leaves)
         if form not in self._programs:
@@ -97,6 +99,17 @@ def name(config: Config, task: Task, function: str) -> str | None:
     splits = task.train, task.validation, task.test
     shapes = [(k, a.shape, str(a.dtype)) for split in splits for k, a in sorted(split.items())]
     return f"{config.program_id} {shapes} {function}"
+
+
+def once(name: str | None, check: Callable) -> None:
+    """``check()``, unless what is kept says that it has passed under this name before."""
+    folder = place()
+    passed = folder and name and folder / f"{_digest(name, _sources(), _setting())}.passed"
+    if not passed:
+        check()
+    elif cached.read(passed) is None:
+        check()
+        cached.write(passed, b"")
 
 
 @contextlib.contextmanager

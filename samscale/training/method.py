@@ -35,12 +35,6 @@ def is_sharp(config: Config) -> bool:
     return config.optimizer in PRESETS
 
 
-def is_uneven(config: Config) -> bool:
-    """Whether some steps cost more than others."""
-    renews = ("ssam_fisher", "ssam_dynamic", "sassha")
-    return config.settled().sam_every > 1 or config.optimizer in renews
-
-
 def wants_losses(config: Config) -> bool:
     """Whether the method looks at the loss of each example."""
     return config.optimizer == "esam" and config.esam_gamma < 1

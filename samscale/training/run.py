@@ -47,12 +47,12 @@ def train(config: Config, workdir, view: progress.Silent | None = None) -> dict[
 def train_together(
     configs: Sequence[Config], workdir, view: progress.Silent | None = None
 ) -> list[dict[str, Any] | Exception]:
-    """The same for configs of one program, as replicas under ``vmap``: a last line or error each.
+    """The same for configs of one program, as replicas: a last line or error each.
 
-    A replica that diverges, or that another process is at, stops no other. Sums inside a product
-    may be taken in another order, so the last bits may differ from those of a run alone. Runs that
-    were stopped after different steps, and streamed data, are trained in turn. ``seconds`` and
-    ``memory`` of a replica are its share. Raises as ``train`` does what concerns them all.
+    A replica ends with the bits of the run alone, whoever its neighbours are and however many. One
+    that diverges, or that another process is at, stops no other. Runs that were stopped after
+    different steps, and streamed data, are trained in turn. ``seconds`` and ``memory`` of a replica
+    are its share. Raises as ``train`` does what concerns them all.
     """
     configs = [config.validate() for config in configs]
     machine = ready(configs[0])
