@@ -4,6 +4,7 @@
 of a work folder as a table.
 """
 
+from samscale.study import docstrings
 from samscale.study.grid import (
     METHOD,
     SCIENTIFIC,
@@ -18,6 +19,8 @@ from samscale.study.grid import (
     scientific,
 )
 from samscale.study.results import load
+
+docstrings.keep()
 
 __all__ = [
     "METHOD",
