@@ -52,6 +52,6 @@ def hostile(out):
     cells["method"] = cells["method"].replace("sam", HOSTILE)
     cells["reason"] = HOSTILE
     info = {key: HOSTILE for key in ("name", "question")}
-    info |= {"commands": [HOSTILE], "axes": [HOSTILE], "warnings": [HOSTILE]}
+    info |= {"commands": [HOSTILE + "\udcff"], "axes": [HOSTILE], "warnings": [HOSTILE]}
     info |= {"environment": {HOSTILE: HOSTILE}, "base": {HOSTILE: HOSTILE}}
     return built(out, cells, curves, info=info)

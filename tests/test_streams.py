@@ -119,6 +119,7 @@ for name, command in cli.COMMANDS.items():
     command.__doc__ or sys.exit(name)
 for name, measure in MEASURES.items():
     measure.__doc__ or sys.exit(name)
+import samscale.study, altair
 sys.exit(cli.main(["samscale", "--help"]) or cli.main(["samscale", "flatness", "--list"]))
 """
 

@@ -4,6 +4,7 @@
 of a work folder as a table.
 """
 
+from samscale.study import docstrings
 from samscale.study.axes import (
     METHOD,
     SCIENTIFIC,
@@ -16,6 +17,8 @@ from samscale.study.axes import (
 from samscale.study.grid import Cell, Study, cells
 from samscale.study.paper import published
 from samscale.study.results import load
+
+docstrings.keep()
 
 __all__ = [
     "METHOD",

@@ -55,9 +55,9 @@ def build(cells, curves, analysis, design, study_info, out_dir) -> None:
         for suffix in figures.FORMATS if svg else ():
             path = out_dir / "figures" / f"{kind}.{suffix}"
             write_atomically(path, figures.convert(svg, suffix))
-    write_atomically(out_dir / "results.csv", csv(cells).encode())
+    write_atomically(out_dir / "results.csv", csv(cells).encode(errors="backslashreplace"))
     specs |= {name: spec | {"usermeta": {"own": True}} for name, spec in own.items()}
-    write_atomically(out_dir / "report.html", _page(study, specs).encode())
+    write_atomically(out_dir / "report.html", _page(study, specs).encode(errors="backslashreplace"))
 
 
 def _page(study, specs):
