@@ -87,7 +87,7 @@ def test_a_run_does_not_go_on_under_settings_that_change_its_numbers(stopped, na
     assert said.count("\n") == 1
     assert f"error: {name}=" in said
     assert name.upper() in said
-    assert "restore_checkpoint=False" in said
+    assert "--config.restore_checkpoint=False" in said
     changed = {path for path, content in files(stopped).items() if before.get(path) != content}
     assert {path.name for path in changed} <= {".clock"}
 
