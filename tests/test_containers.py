@@ -82,7 +82,7 @@ def trained_leaves(key):
 def carried_leaves(key):
     """Statistics of every kind of number, typed random keys among them."""
     odd = {name: jnp.ones(3, name) for name in ("float8_e4m3fn", "int4", "bool", "uint8")}
-    keys = {"typed": jax.random.split(key, 2), "raw": jax.random.key_data(key)}
+    keys = {"typed": jax.random.split(key, 2), "raw": jax.random.key_data(key), "mean": 1.5}
     return Twins({"count": jnp.int32(0), "python": 3, "mean": jnp.zeros(2), **odd}, keys)
 
 

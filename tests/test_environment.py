@@ -89,7 +89,7 @@ def test_a_run_does_not_go_on_under_settings_that_change_its_numbers(stopped, na
     assert said.count("\n") == 1
     assert f"error: {name}=" in said
     assert name.upper() in said
-    assert "restore_checkpoint=False" in said
+    assert "--config.restore_checkpoint=False" in said
     changed = {path for path, content in files(stopped).items() if before.get(path) != content}
     assert {path.name for path in changed} <= {".clock"}
 
@@ -167,16 +167,22 @@ def package_in(path, monkeypatch):
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_the_commit_is_that_of_a_repository_that_tracks_this_package(tmp_path, monkeypatch):
-    def git(*words):
+    def git(*words, at=tmp_path):
         who = ["-c", "user.name=x", "-c", "user.email=x@y"]
-        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+        subprocess.run(["git", "-C", at, *who, *words], check=True, capture_output=True)
 
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "__init__.py").touch()
+    git("init", at=other)
+    git("add", "__init__.py", at=other)
+    git("commit", "-m", "other", at=other)
     git("init")
     git("commit", "--allow-empty", "-m", "mine")
     git("tag", "-a", "mine-v1", "-m", "mine")
     with package_in(tmp_path / "samscale", monkeypatch):
         assert environment.commit() is None
-        monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as within a hook
+        monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as within a hook
         environment.commit.cache_clear()
         assert environment.commit() is None
         monkeypatch.delenv("GIT_DIR")

@@ -120,10 +120,11 @@ def check(where, before: Any, now: dict[str, Any]) -> str:
         is_now = now["settings"][name]
         raise ValueError(
             f"{name}={is_now!r}: must be {was!r}, as when {where} was begun; {back}, "
-            "or begin again with restore_checkpoint=False or in another workdir"
+            "or begin again with --config.restore_checkpoint=False or in another workdir"
         )
     was, now = _flat(before), _flat(now)
-    changes = [f"{name} was {was.get(name)}, is {now.get(name)}" for name in _differing(was, now)]
+    value = lambda of, name: of.get(name) or "none"
+    changes = [f"{n} was {value(was, n)}, is {value(now, n)}" for n in _differing(was, now)]
     return f"another environment, so last bits may differ: {'; '.join(changes)}" if changes else ""
 
 
