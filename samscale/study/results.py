@@ -42,7 +42,7 @@ def load(workdir) -> pd.DataFrame:
 def row(path: pathlib.Path) -> dict[str, Any]:
     """One run as ``load`` gives it."""
     try:
-        config, found = dataclasses.asdict(folder.config(path)), outcome(path)
+        config, found = dict(vars(folder.config(path))), outcome(path)
     except OSError as error:
         config, found = {}, _damage(error)
     found = {"run_id": path.name, **config, "width": _width(config), **found}

@@ -56,8 +56,10 @@ def sweep(folder, owned=()) -> None:
 
 def is_run(folder) -> bool:
     """Whether a run has begun there, even if some of its files were lost since."""
-    names = (CONFIG, record.NAME, CHECKPOINT, DONE)
-    return any((pathlib.Path(folder) / name).exists() for name in names)
+    try:
+        return any((pathlib.Path(folder) / n).exists() for n in (CONFIG, record.NAME, CHECKPOINT))
+    except PermissionError:
+        return True  # whoever reads it says that it may not be read
 
 
 def config(folder) -> Config:
