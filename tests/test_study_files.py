@@ -1,6 +1,7 @@
 """Study files: every field, axis and fault is checked with one sentence, before anything runs."""
 
 import dataclasses
+import fractions
 import json
 
 import numpy as np
@@ -186,10 +187,11 @@ def numpys():
         optimizer=np.str_("sgd"),
         nesterov=np.bool_(False),
     )
+    radii = {np.float32(0.05): {"rho": np.float32(0.05)}, 0.1: {"rho": fractions.Fraction(1, 10)}}
     axes = (
         scientific(np.str_("num_neurons"), np.array([[4], [8]])),
         methods(base, np.str_("sgd"), "sam"),
-        nuisance("rho", np.float32([0.05, 0.1]), only=np.array(["sam"])),
+        nuisance("rho", radii, only=np.array(["sam"])),
         repeated("seed", np.arange(2)),
     )
     paper = {"gain": [(np.float32(1), np.float64(2), None)]}
