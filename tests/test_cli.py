@@ -309,6 +309,21 @@ def test_a_knob_without_a_value_is_one_sentence(word, words, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_a_second_config_file_is_named_beside_the_first(tmp_path, capsys):
+    for second in ("--config=b.py", "--config b.py"):
+        assert train(tmp_path, "--config=tests/tiny.py", *second.split()) == 2
+        sentence = "error: config='b.py': must be one file; 'tests/tiny.py' is named, too\n"
+        assert capsys.readouterr().err == sentence
+
+
+def test_of_a_knob_said_twice_the_last_word_counts_and_a_flag_needs_a_value(tmp_path, capsys):
+    words = ["main.py", *TINY, f"--workdir={tmp_path}", "--config.seed=1", "--config.seed", "2"]
+    config, _ = cli.parse([*words, "--config.nesterov"])
+    assert (config.seed, config.nesterov) == (2, True)
+    assert train(tmp_path, *TINY, "--config.seed") == 2
+    assert "config.seed: must have a value, as in --config.seed=VALUE" in capsys.readouterr().err
+
+
 def test_a_value_may_be_the_next_word(tmp_path):
     words = ["main.py", *TINY, f"--workdir={tmp_path}", "--config.num_neurons", "(7,)"]
     config, _ = cli.parse([*words, "--config.learning_rate", "0.25"])

@@ -164,11 +164,11 @@ def test_the_density_integrates_to_one(walks):
     assert np.trapezoid(table["density"], table["eigenvalue"]) == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf", "SVG"])
 def test_a_run_alone_is_a_picture_in_its_folder_or_where_it_is_wanted(pair, tmp_path, suffix):
     out = tmp_path / f"alone.{suffix}"
     assert command(pair[0], "--examples=50", "--cells=3", f"--out={out}") == 0
-    beginning = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    beginning = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix.lower()]
     assert out.read_bytes().startswith(beginning)
 
 
@@ -190,8 +190,9 @@ def test_one_point_of_the_grid_is_one_rectangle():
 
 WRONG = {
     "--out=a.gif": "out='a.gif': the suffix must be one of svg, png, pdf",
-    "--cells=1": "cells=1: must be at least 2",
-    "--examples=-1": "examples=-1: must be at least 0",
+    "--cells=1": "cells=1: must be at least 2 and at most 300",
+    "--cells=99999999": "cells=99999999: must be at least 2 and at most 300",
+    "--examples=-1": f"examples=-1: must be at least 0 (all) and at most {2**31 - 1}",
     "--reach=0": "reach=0.0: must be finite and greater than 0",
     "--reach=inf": "reach=inf: must be finite and greater than 0",
     "--out=absent/a.svg": "out='absent/a.svg': must be in a folder that is there",

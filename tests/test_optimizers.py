@@ -100,6 +100,14 @@ def test_inverse_sqrt_is_the_papers_and_peaks_at_the_end_of_its_warmup():
     np.testing.assert_allclose(rate.max(), 5.6e-4, rtol=2e-3)
 
 
+@pytest.mark.parametrize("name", optimizers.SCHEDULES)
+@pytest.mark.parametrize("warmup", [0, 1, 40, 99])
+def test_a_schedule_peaks_where_its_warmup_ends(name, warmup):  # as the radius of gsam relies on
+    shape = optimizers.schedule(name, 100, warmup)
+    rates = np.broadcast_to(shape(np.arange(100)), 100)
+    assert rates.max() == np.broadcast_to(shape(np.array([warmup, 100])), 2)[0]
+
+
 def test_the_learning_rate_follows_the_schedule_from_step_zero():
     params = {"w": jnp.zeros(())}
     optimizer = build(learning_rate=0.5, shape=optimizers.schedule("linear", 4), momentum=0.0)

@@ -15,6 +15,7 @@ from samscale.study import METHOD, SCIENTIFIC, Axis, Study, cells, repeated, sci
 from samscale.study import plan as planner
 from samscale.study.analysis import analyse
 from samscale.study.tables import text
+from samscale.training import progress
 from tiny_study import BASE, tiny
 
 
@@ -62,6 +63,42 @@ def test_a_plan_on_80_columns_is_not_cut(terminal):
     assert "…" not in shown
     for word in ("looksam", "400]", "parameters", "12,345,678", "10,000,000", "8,192.0"):
         assert word in shown
+
+
+def test_sentences_are_broken_between_words_on_a_terminal_and_not_at_all_elsewhere(
+    terminal, monkeypatch
+):
+    table, _ = simulated(seeds=2)
+    table.loc[0, "status"], table["reason"] = "failed", "because " * 30
+    shown = terminal(screen.show, found(table))
+    sentence = analyse(table, DESIGN).answer
+    assert max(map(len, shown.splitlines())) <= 80
+    assert sentence.split() == shown[shown.index(sentence[:30]) :].split()[: len(sentence.split())]
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    screen.show(found(table))
+    assert sentence in stream.getvalue().splitlines()
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    path = "a/" * 30
+    assert progress.wrapped(f"one sentence of some words, {path}\nend").splitlines() == [
+        "one sentence of some words,",
+        path,
+        "end",
+    ]
+
+
+def test_time_left_is_told_once_some_steps_have_been_seen(monkeypatch):
+    now = itertools.count(100.0, 20.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    lines = progress.Lines(io.StringIO())
+    lines.start("title", 780)
+    for step in (1, 2, 780):
+        lines.update(step, {"epoch": 1, "train_loss": 2.0})
+    _, first, second, last = lines.stream.getvalue().splitlines()
+    assert first == "step 1/780  epoch 1  loss 2.0000"
+    assert second == "step 2/780  epoch 1  loss 2.0000  4:19:20 left"  # 778 steps of 20 s
+    assert last.endswith("  0:00 left")
 
 
 MARKUP = "[bold]wide[/bold] [/] :smile: "

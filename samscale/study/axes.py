@@ -98,8 +98,23 @@ def words(value) -> str:
 
 
 def tidied(axis: Any) -> Any:
-    """An axis with Python's own numbers and texts; anything else as it is, for ``check``."""
-    return Axis(*bare(tuple(axis))) if isinstance(axis, Axis) else axis
+    """An axis with Python's own numbers and texts, as knobs hold them, which files can hold, too.
+
+    Anything else as it is, for ``check`` to say what is wrong with it.
+    """
+    if not isinstance(axis, Axis):
+        return axis
+    name, role, values, only = bare(tuple(axis))
+    if isinstance(values, Mapping):
+        values = {label: _as_knobs(changes) for label, changes in values.items()}
+    return Axis(name, role, values, only)
+
+
+def _as_knobs(changes):
+    if not isinstance(changes, Mapping):
+        return changes
+    fields = Config.__dataclass_fields__
+    return {k: plain(v, fields[k].type) if k in fields else v for k, v in changes.items()}
 
 
 def check(axis: Any) -> None:
@@ -186,9 +201,7 @@ def _check_replicates(axis, base):
     telling = sorted(k for k in knobs if k == LENGTH_FACTOR or fields[k].metadata["identity"])
     seen: dict[str, str] = {}
     for label, changes in axis.values.items():
-        values = [changes.get(k, getattr(base, k, 1)) for k in telling]
-        kinds = [fields[k].type if k in fields else float for k in telling]
-        text = repr(list(map(plain, values, kinds)))
+        text = repr([changes.get(k, getattr(base, k, 1)) for k in telling])
         if text in seen:
             same = f"{seen[text]!r} and {label!r}"
             raise ValueError(f"axes: {same} of {axis.name!r} are one run, which would count twice")
