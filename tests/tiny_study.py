@@ -6,14 +6,14 @@ from samscale.study import Study, methods, nuisance, repeated, scientific
 BASE = Config(num_neurons=(4,), num_epochs=2, batch_size=100, optimizer="sgd")
 
 
-def tiny(**changes):
+def tiny(base=BASE, **changes):
     axes = {
         "size": scientific("num_neurons", [(4,), (8,)]),
-        "method": methods(BASE, "sgd", "sam"),
+        "method": methods(base, "sgd", "sam"),
         "rho": nuisance("rho", [0.05, 0.1], only=["sam"]),
         "seed": repeated("seed", range(2)),
     }
-    return Study(question="?", base=BASE, axes=tuple((axes | changes).values()))
+    return Study(question="?", base=base, axes=tuple((axes | changes).values()))
 
 
 FILE = """

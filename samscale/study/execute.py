@@ -13,7 +13,7 @@ from typing import NamedTuple
 from samscale.config import Config
 from samscale.errors import Damaged, Diverged
 from samscale.study import results
-from samscale.training import checkpoint, folder, lease, progress, replicas, run
+from samscale.training import checkpoint, compiled, folder, lease, progress, run
 
 DONE, FAILED, BUSY = "done", "failed", "busy"
 ATTEMPTS = 2  # a cell that the system ended so many processes at, for want of memory, has failed
@@ -34,9 +34,9 @@ Executor = Callable[[Iterable[list[Config]], pathlib.Path], Iterator[Outcome]]
 def run_cells(configs: Sequence[Config], workdir, replicas: int = 0) -> Iterator[Outcome]:
     """Train cells of one program, or find out what became of them before.
 
-    So many ``replicas`` at a time (0: as many as pay, ``replicas.best``), within the memory there
-    is. Says failures instead of raising them. Raises ``Interrupted`` (a signal), and ``OSError``
-    where the disk refuses: no cell's fault.
+    At most so many ``replicas`` side by side (0: as many as ``Compiled.lanes``), which changes no
+    number. Says failures instead of raising them. Raises ``Interrupted`` (a signal), and
+    ``OSError`` where the disk refuses: no cell's fault.
     """
     left = []
     for config in configs:
@@ -117,9 +117,10 @@ def _tried(configs, workdir):
 
 def _replicas(config, wanted):
     try:
-        return replicas.best(config, wanted)
+        room = compiled.compiled(config).lanes
     except ValueError:  # whatever is wrong with it is said by its run
         return 1
+    return min(wanted or room, room)
 
 
 def _run(configs, workdir):

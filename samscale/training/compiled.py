@@ -5,10 +5,16 @@ import os
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from samscale import cached, tasks
 from samscale.config import Config
 from samscale.training import environment, feed, kept, leaves, memory, program, traced
+
+LANES = 8  # runs of a small network that are trained side by side
+WORK = 1e7  # parameters x batch up to which the host's work between programs counts
+SIZE = 1e6  # parameters up to which memory has room for so many states
 
 
 class Compiled:
@@ -23,7 +29,6 @@ class Compiled:
         self.order = kept.Kept(p.order, self._name("order"))
         self.advance = kept.Kept(p.advance, self._name("advance"), donate=(0,))
         self.evaluate = kept.Kept(p.evaluate, self._name("evaluate"))
-        self._replicated: Replicated | None = None
 
     # Data are put in place once a program runs: a study looks at all of its programs before.
     @functools.cached_property
@@ -59,6 +64,11 @@ class Compiled:
             totals[split] = total  # not waited for: the splits are evaluated back to back
         return jax.device_get({split: t for split, t in totals.items() if t is not None})
 
+    @property
+    def memory(self) -> int:
+        """Bytes that steps need, a run."""
+        return self.advance.memory
+
     def stack(self, trees):
         """What belongs to the runs of a loop, one tree each, as its functions take it."""
         (tree,) = trees
@@ -68,54 +78,93 @@ class Compiled:
         """What belongs to run ``i``."""
         return tree
 
-    def replicated(self) -> "Replicated":
-        """The same functions for several runs at a time; kept."""
-        if self._replicated is None:
-            self._replicated = Replicated(self)
-        return self._replicated
+    @functools.cached_property
+    def lanes(self) -> int:
+        """How many runs train side by side: ``LANES`` of a small network, 1 of others.
+
+        The config and its data decide, and nothing else: not the memory that is free, nor how many
+        runs are left. So a run is always trained by the same program.
+        """
+        params, _ = jax.eval_shape(self.task.init, jax.random.key(0))
+        leaves = jax.tree.leaves(params)
+        size = sum(leaf.size for leaf in leaves)
+        flat = all(leaf.ndim < 3 for leaf in leaves)  # convolutions take long in any case
+        small = flat and size <= SIZE and size * self.config.batch_size <= WORK
+        return LANES if small and self.config.cache else 1
+
+    def of(self, number: int) -> "Compiled":
+        """The same functions for ``number`` runs, at most ``lanes``."""
+        return self if self.lanes == 1 else SideBySide(self, number)
+
+    @functools.cached_property
+    def in_turn(self) -> dict[str, kept.Kept]:
+        """The functions for as many runs as their first argument says: see ``SideBySide``."""
+        p = self.program
+        functions = {
+            "init": _in_turn(p.init, own=(0, 2)),
+            "order": _in_turn(p.order, own=(0,)),
+            "advance": _in_turn(p.advance, own=(0, 2, 5)),
+            "evaluate": _in_turn(p.evaluate, own=(0, 1, 3)),
+        }
+        donated = {"advance": (1,)}
+        return {
+            name: kept.Kept(function, self._name(f"{name} in turn"), donated.get(name, ()))
+            for name, function in functions.items()
+        }
 
 
-class Replicated(Compiled):
-    """``Compiled`` for several runs at once: their numbers, orders and states along axis 0.
+class SideBySide(Compiled):
+    """``Compiled`` for several runs: numbers, orders and states along axis 0, of ``LANES`` places.
 
-    The runs go one after another inside one program, each by the operations that it has alone, so
-    its bits do not depend on how many others there are. Under ``jax.vmap`` they would: a product of
-    eight runs at once adds in another order than one of five. What replicas save is the host's
-    work between two programs, which for small networks takes longer than the programs.
+    One program serves any number of runs, from 1 on. It computes one after another, each by the
+    same instructions, so neither how many there are nor which changes a bit. Under ``jax.vmap`` it
+    would: a product of eight runs at once adds in another order than one of five. What is saved is
+    the host's work between two programs, which for small networks takes longer than the programs.
     """
 
-    def __init__(self, one: Compiled):
-        p = one.program
-        self.config, self.task, self.program = one.config, one.task, p
+    def __init__(self, one: Compiled, number: int):
+        self.config, self.task, self.program = one.config, one.task, one.program
         self.feed, self.splits = one.feed, one.splits
-        for name, function, own in (
-            ("init", p.init, (0, 2)),
-            ("order", p.order, (0,)),
-            ("advance", p.advance, (0, 2, 5)),
-            ("evaluate", p.evaluate, (0, 1, 3)),
-        ):
-            donate = (0,) if name == "advance" else ()
-            named = one._name(f"replicated {name}")
-            setattr(self, name, kept.Kept(_one_after_another(function, own), named, donate))
+        self.number, self.in_turn = number, one.in_turn
+        for name, function in one.in_turn.items():
+            setattr(self, name, functools.partial(function, np.int32(number)))
+
+    @property
+    def memory(self) -> int:
+        return self.in_turn["advance"].memory // self.number
 
     def stack(self, trees):
-        return leaves.stack(trees)
+        places = [*trees, *trees[:1] * (LANES - len(trees))]  # those behind are not looked at
+        return leaves.stack(places)
 
     def row(self, tree, i):
         return leaves.row(tree, i)
 
 
-def _one_after_another(function: Callable, own: tuple[int, ...]) -> Callable:
-    """``function`` of one run -> of several. ``own``: positions of the arguments that each run has
-    for itself, along axis 0 (or that are None)."""
+def _in_turn(function: Callable, own: tuple[int, ...]) -> Callable:
+    """``function`` of one run -> of the first ``number`` of ``LANES`` runs, one after another.
 
-    def of_all(*args):
-        def of_one(mine):
+    ``own``: positions of the arguments that each run has for itself, along axis 0 (or are None).
+    """
+
+    function = jax.jit(function)  # traced once, for its shapes and in the loop: XLA inlines it
+
+    def of_all(number, *args):
+        def of_one(lane):
+            mine = {i: jax.tree.map(lambda a: a[lane], args[i]) for i in own}
             return function(*(mine.get(i, shared) for i, shared in enumerate(args)))
 
-        return jax.lax.map(of_one, {i: args[i] for i in own if args[i] is not None})
+        def place(lane, found):
+            return jax.tree.map(lambda all, one: all.at[lane].set(one), found, of_one(lane))
+
+        found = jax.tree.map(_empty, jax.eval_shape(of_one, 0))
+        return jax.lax.fori_loop(0, number, place, found)
 
     return of_all
+
+
+def _empty(like):
+    return jnp.empty((LANES, *like.shape), like.dtype)
 
 
 _COMPILED: dict[str, Compiled] = {}

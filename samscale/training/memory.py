@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of what a process may have is taken."""
+"""Whether there is enough memory, and how much of what a process may have is taken."""
 
 import contextlib
 import os
@@ -14,15 +14,6 @@ def check(needed: float) -> None:
     if jax.default_backend() == "cpu" and needed > (there := _of_host("SC_PHYS_PAGES")):
         gib = lambda size: f"{size / 2**30:,.1f} GiB"
         raise MemoryError(f"{gib(needed)} needed, of {gib(there)}")
-
-
-def free() -> float:
-    """Bytes that the device has left; of the host's memory where it does not say."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    known = next(n for n in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES") if n in os.sysconf_names)
-    return _of_host(known)
 
 
 def tidy() -> None:

@@ -50,9 +50,9 @@ def train_together(
     """The same for configs of one program, as replicas: a last line or error each.
 
     A replica ends with the bits of the run alone, whoever its neighbours are and however many. One
-    that diverges, or that another process is at, stops no other. Runs that were stopped after
-    different steps, and streamed data, are trained in turn. ``seconds`` and ``memory`` of a replica
-    are its share. Raises as ``train`` does what concerns them all.
+    that diverges, or that another process is at, stops no other. Large networks, streamed data and
+    runs that were stopped after different steps are trained in turn. ``seconds`` and ``memory`` of
+    a replica are its share. Raises as ``train`` does what concerns them all.
     """
     configs = [config.validate() for config in configs]
     machine = ready(configs[0])
@@ -75,21 +75,18 @@ def train_together(
             lanes.append(Lane(config, path, lease, tracker, machine.task))
             stack.callback(lanes[-1].close)
         stack.callback(view.stop)
-        for group in _groups(lanes):
-            of_group = machine.replicated() if len(group) > 1 else machine
-            _Loop(of_group, group, view).to_the_end(asked)
+        for group in _groups(lanes, machine.lanes):
+            _Loop(machine.of(len(group)), group, view).to_the_end(asked)
     found |= {lane.config.run_id: lane.error or lane.final for lane in lanes}
     return [found[config.run_id] for config in configs]
 
 
-def _groups(lanes):
-    """Those that can go in lockstep: they stand at the same step, and their data are resident."""
-    if len(lanes) < 2 or not lanes[0].config.cache:
-        return [[lane] for lane in lanes]
-    groups: dict[int, list[Lane]] = {}
+def _groups(lanes, most):
+    """Those that can go in lockstep, ``most`` at a time: they stand at the same step."""
+    at: dict[int, list[Lane]] = {}
     for lane in lanes:
-        groups.setdefault(checkpoint.step(lane.path), []).append(lane)
-    return list(groups.values())
+        at.setdefault(checkpoint.step(lane.path), []).append(lane)
+    return [group[i : i + most] for group in at.values() for i in range(0, len(group), most)]
 
 
 class _Loop:
@@ -137,7 +134,7 @@ class _Loop:
                     asked[0],
                 )
         gradients = self.machine.program.gradients(self.step)
-        cost = gradients, self.machine.advance.memory // len(self.lanes)
+        cost = gradients, self.machine.memory
         self._each(lambda i, lane: lane.finish(self.machine.row(self.state, i), *cost))
         self.view.stop()
         for lane in self._going():
