@@ -192,14 +192,11 @@ def _without(a, z):
 
 @functools.lru_cache(maxsize=8)
 def _permutations(units, seed):
-    """(draws, units): the first leaves all in place; and the least p that they allow.
-
-    That is of two permutations: where the order is perfect, its reverse is as extreme.
-    """
+    """(draws, units): the first leaves all in place; and the least p that they allow."""
     total = math.factorial(units)
     if total <= EXACT:
         every = np.array(list(itertools.permutations(range(units))))
-        return every, 2 / total if total > 1 else 1.0
+        return every, 1 / total
     rng = np.random.default_rng(seed)
     drawn = rng.permuted(np.tile(np.arange(units), (DRAWS, 1)), axis=-1)
     drawn[0] = np.arange(units)
