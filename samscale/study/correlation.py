@@ -127,7 +127,8 @@ def _told(rows, rho, p):
 def _arrays(cells, measure, nuisance, value, loss):
     """(x, y, z), each (panels, configs, sizes, seeds), and how many configs are left out."""
     done = cells[cells["status"] == "done"] if "status" in cells else cells
-    names = list(dict.fromkeys([measure, value, *([loss] if loss in cells else [])]))
+    matched = loss in done and done[loss].notna().any()
+    names = [measure, value, *([loss] if matched else [])]
     done = done[np.isfinite(done[names].astype(float)).all(axis=1)]
     axes = ["panel", "config", "size", "seed"]
     done = done.assign(config=_configs(done, nuisance)).drop_duplicates(axes)
@@ -143,7 +144,7 @@ def _arrays(cells, measure, nuisance, value, loss):
     arrays = []
     for name in (measure, value, loss):
         array = np.zeros(shape)
-        if name in kept:
+        if name in names:
             array[tuple(places)] = kept[name].astype(float)
         arrays.append(array)
     return arrays, len(runs) - len(whole)
