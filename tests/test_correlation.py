@@ -160,7 +160,11 @@ def test_many_measures_pay_for_being_many():
     assert not (found["p_adjusted"] <= 0.05).any()
 
 
-def test_without_a_training_loss_nothing_is_matched():
-    found = flatness_correlation(table().drop(columns="train_loss"))
+@pytest.mark.parametrize(
+    "cells", [table().drop(columns="train_loss"), table().assign(train_loss=np.nan)]
+)
+def test_without_a_training_loss_nothing_is_matched(cells):
+    found = flatness_correlation(cells)
+    assert found["rho"].notna().all()
     assert found["rho_given_loss"].isna().all()
     assert not any("matched" in text for text in correlation.sentences(found, "accuracy"))

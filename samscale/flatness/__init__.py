@@ -3,9 +3,9 @@ r"""Flatness of any loss of (params, batch): curvature, sharpness, stability, pa
 ``measures`` has all numbers of a point by name. Below it, each by itself: ``operators`` (Hessians,
 Gauss-Newton matrices, Fisher matrices and moments as linear maps), ``lanczos`` and
 ``krylov`` (eigenpairs), ``estimates`` (trace, norm, diagonal, density), ``output_space`` (closed
-forms, the whole spectrum),
-``ball`` (rises within a radius), ``stability``, ``noise``, ``path`` (smoothness and PL), ``rates``
-(convergence), ``landscape`` and ``paths`` (pictures, barriers, connections).
+forms, the whole spectrum), ``ball`` (rises within a radius), ``stability`` (over all ``batches``),
+``noise``, ``path`` (smoothness and PL), ``rates`` (convergence), ``landscape`` and ``paths``
+(pictures, barriers, connections).
 """
 
 from samscale.flatness.estimates import Estimate, probed, spectrum

@@ -127,7 +127,8 @@ def _told(rows, rho, p):
 def _arrays(cells, measure, nuisance, value, loss):
     """(x, y, z), each (panels, configs, sizes, seeds), and how many configs are left out."""
     done = cells[cells["status"] == "done"] if "status" in cells else cells
-    names = list(dict.fromkeys([measure, value, *([loss] if loss in cells else [])]))
+    matched = loss in done and done[loss].notna().any()
+    names = [measure, value, *([loss] if matched else [])]
     done = done[np.isfinite(done[names].astype(float)).all(axis=1)]
     axes = ["panel", "config", "size", "seed"]
     done = done.assign(config=_configs(done, nuisance)).drop_duplicates(axes)
@@ -143,7 +144,7 @@ def _arrays(cells, measure, nuisance, value, loss):
     arrays = []
     for name in (measure, value, loss):
         array = np.zeros(shape)
-        if name in kept:
+        if name in names:
             array[tuple(places)] = kept[name].astype(float)
         arrays.append(array)
     return arrays, len(runs) - len(whole)
@@ -192,14 +193,11 @@ def _without(a, z):
 
 @functools.lru_cache(maxsize=8)
 def _permutations(units, seed):
-    """(draws, units): the first leaves all in place; and the least p that they allow.
-
-    That is of two permutations: where the order is perfect, its reverse is as extreme.
-    """
+    """(draws, units): the first leaves all in place; and the least p that they allow."""
     total = math.factorial(units)
     if total <= EXACT:
         every = np.array(list(itertools.permutations(range(units))))
-        return every, 2 / total if total > 1 else 1.0
+        return every, 1 / total
     rng = np.random.default_rng(seed)
     drawn = rng.permuted(np.tile(np.arange(units), (DRAWS, 1)), axis=-1)
     drawn[0] = np.arange(units)
