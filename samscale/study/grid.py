@@ -55,10 +55,12 @@ def methods(base: Config, *names: str) -> Axis:
     return Axis(METHOD, SCIENTIFIC, values)
 
 
-def published(x, source: str = "", **series) -> dict[str, Any]:
+def published(x, source: str = "", n: int | None = None, **series) -> dict[str, Any]:
     """A paper's curves for ``Study.paper``: for "gain" or a method, means at ``x``, or (means,
-    standard errors); in the unit of ``value``."""
-    points: dict[str, Any] = {"source": source} if source else {}
+    standard errors); in the unit of ``value``. ``n``: the runs that a mean is of, 3 unless told."""
+    if n is not None and not (isinstance(n, int) and n > 0):
+        raise ValueError(f"n={n!r}: must be a whole number greater than 0")
+    points: dict[str, Any] = {k: v for k, v in {"source": source, "n": n}.items() if v}
     for name, means in series.items():
         errors = (None,) * len(x)
         if isinstance(means[0], tuple):

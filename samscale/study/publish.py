@@ -34,6 +34,7 @@ def find(workdir, name: str) -> Findings:
         maximize=study.maximize,
         x_name="parameters" if study.x == "num_params" else study.x,
         log_x=study.x == "num_params",
+        paper=dict(study.paper),
     )
     return Findings(study, table, design, analyse(table, design), _info(name, study, starts))
 

@@ -57,7 +57,7 @@ def show(found) -> None:
         console.print(f"failed: {row['run_id']}: {row['reason']}", highlight=False)
     if len(failed) > MOST_FAILED:
         console.print(f"... and {len(failed) - MOST_FAILED} more failed cells")
-    for sentence in (analysis.answer, *analysis.selection):
+    for sentence in (analysis.answer, *analysis.selection, *analysis.notes):
         console.print(sentence, highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from samscale.errors import Diverged
 from samscale.tasks import Task
 from samscale.training import checkpoint, folder
 from samscale.training.record import NAME, Record
-from samscale.training.summary import host_means, summary, train_means
+from samscale.training.summary import chance, host_means, summary, train_means
 
 
 class Lane:
@@ -94,6 +94,7 @@ class Lane:
             **epochs[-1],
             "kind": "final",
             **summary(epochs, self.task),
+            **chance(self.config, self.task),
             "num_params": sum(w.size for w in params),
             "sparsity": float(pruning.sparsity(state.mask)),
             "gradients": gradients,
