@@ -174,6 +174,17 @@ def test_intervals_of_a_rate_cover():
     assert 270 <= inside <= 297
 
 
+def test_the_interval_of_a_rate_has_students_quantile():
+    """Three losses leave one degree of freedom: 12.7 standard errors of the line."""
+    losses = np.exp(np.array([0.0, -1.2, -2.0]))
+    found = rates.fitted(losses)
+    slope = -1.0
+    residual = np.array([0.0, -1.2, -2.0]) + 16 / 15 + np.array([-1.0, 0.0, 1.0])
+    sem = np.sqrt((residual**2).sum() / 1 / 2)
+    assert np.log(found.high) - slope == pytest.approx(12.7062 * sem, rel=1e-5)
+    assert slope - np.log(found.low) == pytest.approx(12.7062 * sem, rel=1e-5)
+
+
 def test_a_quadratic_has_the_constants_of_its_path():
     a = jnp.diag(jnp.array([4.0, 1.0, 0.25]))
     losses = lambda w, batch: (w @ a @ w / 2) * jnp.ones(len(batch))

@@ -130,13 +130,18 @@ def _rivals(fixed, score):
     return kept[kept["score"].notna() | alone]
 
 
-def _of_others(seed, value, choice, score):
-    """Of one cell: which rows are picked, and their covariance."""
+def layout(seed, value):
+    """Seeds, values, and the row of each (seeds, values): -1 where a cell has no such run."""
     (seeds, s), (values, v) = (np.unique(x, return_inverse=True) for x in (seed, value))
     row = np.full((len(seeds), len(values)), -1)
     row[s, v] = np.arange(len(seed))
-    chosen_by = np.zeros(row.shape)
-    chosen_by[s, v] = choice
+    return seeds, values, row
+
+
+def _of_others(seed, value, choice, score):
+    """Of one cell: which rows are picked, and their covariance."""
+    seeds, values, row = layout(seed, value)
+    chosen_by = np.where(row >= 0, choice[row], 0.0)
     total, count = chosen_by.sum(0), (row >= 0).sum(0)
     if len(seeds) > 1:
         total, count = total - chosen_by, count - (row >= 0)

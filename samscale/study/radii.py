@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from samscale.study import statistics
+from samscale.study.choices import layout
 from samscale.study.statistics import CELL, TREND, quantile
 
 BY = ["panel", "method"]
@@ -33,27 +34,35 @@ def bests(runs, chosen, nuisance, axis):
     scale; ``log``: whether it is logarithmic.
     """
     columns = [*CELL, "position", "seed", "value", "best", "vertex", "covariance"]
-    columns += ["least", "most", "log"]
+    columns += ["least", "most"]
     keys = [*CELL, *(name for name in nuisance if name != axis)]
     kept = runs.dropna(subset=[axis]).merge(chosen[keys].drop_duplicates(), on=keys)
-    numbers = dict.fromkeys(columns[2:3] + columns[4:-1], float)
-    tables = [pd.DataFrame(columns=columns).astype(numbers | {"log": bool})]
     log = bool((kept[axis].astype(float) > 0).all())
-    for _, rows in kept.groupby(CELL, sort=False):
-        score = "choice" if rows["choice"].notna().all() else "score"
-        curves = rows.pivot_table(index="seed", columns=axis, values=score).dropna(axis="columns")
-        if curves.empty:
-            continue
-        values = curves.columns.to_numpy(float)
-        at = np.log10(values) if log else values
-        pick = curves.to_numpy().argmax(1)
-        step = np.ptp(at) / (len(at) - 1) if len(at) > 1 else 0.0
-        table = rows[[*CELL, "position"]].iloc[[0] * len(curves)]
-        table = table.assign(seed=curves.index.to_numpy(), value=values[pick], best=at[pick])
-        vertex = _vertices(curves.to_numpy(), at)
-        table = table.assign(vertex=vertex, covariance=step**2 / 12, log=log)
-        tables.append(table.assign(least=at[0], most=at[-1]))
-    return pd.concat(tables[1:] or tables, ignore_index=True)[columns]
+    whole = kept["choice"].notna().groupby([kept[name] for name in CELL]).transform("all")
+    score = kept["choice"].where(whole, kept["score"]).to_numpy()
+    seed, value = kept["seed"].to_numpy(), kept[axis].to_numpy(float)
+    parts, first = [np.zeros((0, 7))], []
+    for at in kept.groupby(CELL, sort=False).indices.values():
+        seeds, values, row = layout(seed[at], value[at])
+        common = (row >= 0).all(0)
+        if common.any():
+            scale = np.log10(values[common]) if log else values[common]
+            curves = score[at][row[:, common]]
+            parts.append(_best(seeds, values[common], scale, curves))
+            first.append(np.full(len(seeds), at[0]))
+    table = pd.DataFrame(np.concatenate(parts), columns=columns[5:])
+    about = kept[columns[:5]].iloc[np.concatenate(first).astype(int) if first else []]
+    table = pd.concat([about.reset_index(drop=True), table], axis=1).assign(log=log)
+    return table.astype({"seed": int})
+
+
+def _best(seeds, values, scale, curves):
+    """Of one cell, a row per seed, its score at each value in ``curves`` (seeds, values)."""
+    pick = curves.argmax(1)
+    step = np.ptp(scale) / (len(scale) - 1) if len(scale) > 1 else 0.0
+    vertex = _vertices(curves, scale)
+    same = (np.full(len(seeds), number) for number in (step**2 / 12, scale[0], scale[-1]))
+    return np.column_stack([seeds, values[pick], scale[pick], vertex, *same])
 
 
 def moves(found):

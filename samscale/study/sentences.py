@@ -108,7 +108,7 @@ def many(gains):
     names += sure["panel"].map(lambda panel: f" with {panel}" if panel else "")
     which = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
     yield (
-        f"Of {len(tested)} gains, {len(alone)} have an interval that leaves out 0; after Holm's "
+        f"Of {len(tested)} gains, the intervals of {len(alone)} leave out 0; after Holm's "
         f"correction for {len(tested)}, {len(sure)}" + (f" ({which})." if len(sure) else ".")
     )
 

@@ -98,7 +98,9 @@ def radius(study) -> pd.DataFrame:
     seeds = _table(study.analysis.bests, "panel size x method seed value low high")
     keys = ["panel", "size", "x", "method"]
     seeds = seeds.astype({"x": float, "low": float, "high": float})
-    chosen = chosen.astype({"x": float}).merge(seeds.drop_duplicates(keys)[[*keys, "low", "high"]], on=keys, how="left")
+    chosen = chosen.astype({"x": float}).merge(
+        seeds.drop_duplicates(keys)[[*keys, "low", "high"]], on=keys, how="left"
+    )
     seeds = seeds.drop(columns=["low", "high"]).assign(part="seed", edge=False)
     frame = _join([chosen, seeds], ["method", "edge"])
     frame = frame.assign(series=frame["method"])

@@ -107,9 +107,9 @@ def _sections(study, specs):
     )
     yield Section(
         f"Which {radius} is best?",
-        "A point is the value that all seeds choose together; a dot is one seed's own best, "
-        f"{bars.get('radius')} of where these lie. {words} A triangle marks a winner at the end of "
-        "its grid: the best value may lie beyond.",
+        "A dot is one seed's own best, a point the value that all seeds choose together, "
+        f"{bars.get('radius')}. The interval is that of where the seeds' own best lie. {words} A "
+        "triangle marks a winner at the end of its grid: the best value may lie beyond.",
         "radius",
         (tables.sentences(study.analysis.radius),),
     )
