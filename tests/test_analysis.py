@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from samscale.study import statistics
 from samscale.study.analysis import Design, analyse
@@ -20,7 +21,8 @@ def test_a_gain_is_the_mean_difference_within_seeds():
     np.testing.assert_allclose(found.paired["gain"][:3], [0.01, 0.03, 0.02])
 
 
-def test_a_slope_is_that_of_every_seed_averaged_and_per_factor_of_ten():
+def test_a_slope_is_that_of_the_means_of_sizes_and_per_factor_of_ten():
+    """Noise of each size counts by itself: sem^2 = (s_1^2 + s_3^2) / 4n, by Satterthwaite."""
     gains = {0: (0.0, 0.01, 0.02), 1: (0.0, 0.02, 0.04), 2: (0.01, 0.04, 0.07)}
     rows = [run("sgd", s, 0.5, x) for s in gains for x in (10, 100, 1000)]
     rows += [
@@ -29,7 +31,9 @@ def test_a_slope_is_that_of_every_seed_averaged_and_per_factor_of_ten():
         for x, g in zip((10, 100, 1000), gains[s], strict=True)
     ]
     trend = only(analyse(table(*rows), PLAIN).trends, protocol="validation")
-    half = 4.30265273 * 0.01 / np.sqrt(3)  # slopes 0.01, 0.02, 0.03
+    first, last = (np.var(v, ddof=1) / 3 / 4 for v in ((0, 0, 0.01), (0.02, 0.04, 0.07)))
+    sem, freedom = np.sqrt(first + last), 2 * (first + last) ** 2 / (first**2 + last**2)
+    half = stats.t.ppf(0.975, freedom) * sem
     np.testing.assert_allclose(
         [trend.slope, trend.low, trend.high], [0.02, 0.02 - half, 0.02 + half]
     )
@@ -54,7 +58,8 @@ def test_the_radius_is_chosen_on_validation_and_beside_it_on_test():
     assert only(found.chosen, method="sam", protocol="test").rho == 0.2
     assert only(found.gains, protocol="validation").mean == pytest.approx(0.1)
     assert only(found.gains, protocol="test").bias == pytest.approx(0.1)
-    assert np.isnan(only(found.gains, protocol="validation").bias)
+    assert only(found.gains, protocol="validation").bias == 0  # all seeds choose alike
+    assert np.isnan(only(found.gains, protocol="other seeds").bias)
     fixed = found.gains.set_index("protocol")["mean"]
     assert fixed["rho=0.1"] == pytest.approx(0.1)
     assert fixed["rho=0.2"] == pytest.approx(0.2)
@@ -222,15 +227,19 @@ def test_equal_scores_choose_the_smallest_radius():
     assert set(found.chosen["rho"].dropna()) == {0.05}
 
 
-def test_a_slope_weighs_a_seed_by_what_its_sizes_can_tell():
-    """Seeds of 3 and 2 sizes: weights 2 and 1/2, slopes 1 and 2, so (2 + 1) / 2.5."""
+def test_a_size_of_one_seed_has_no_variance_and_is_left_out_of_a_slope():
     position = [0.0, 1.0, 2.0, 0.0, 1.0]
     frame = pd.DataFrame({"seed": [0, 0, 0, 1, 1], "position": position, "x": position})
-    frame = frame.assign(group="a", y=[0.0, 1.0, 2.0, 0.0, 2.0])
+    frame = frame.assign(group="a", y=[0.0, 1.0, 2.0, 1.0, 4.0])
     row = only(statistics.slopes(frame, ["group"], "y"))
-    assert row.slope == pytest.approx(1.2)
-    sem = np.sqrt((2 * 0.2**2 + 0.5 * 0.8**2) / 2.5)
-    assert row.high - row.slope == pytest.approx(12.706205 * sem)
+    assert (row.sizes, row.n, row.slope) == (2, 2, pytest.approx(2.0))
+    variance = np.array([0.5, 4.5]) / 2
+    freedom = variance.sum() ** 2 / (variance**2).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance.sum())
+    assert row.high - row.slope == pytest.approx(half)
+    alone = only(statistics.slopes(frame[frame["seed"] == 0], ["group"], "y"))
+    assert (alone.sizes, alone.slope) == (3, pytest.approx(1.0))
+    assert np.isnan(alone.low)
 
 
 def test_what_choosing_on_test_adds_is_a_sentence():

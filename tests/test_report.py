@@ -246,7 +246,7 @@ def test_words_tell_of_intervals_where_there_are_any(tmp_path, seeds, told):
     page = built(tmp_path, cells.assign(flatness_trace=cells["value"]), curves)
     notes = re.findall(r'<p class="note">([^<]*)</p>', page)
     notes = [note for note in notes if "interval" in note]
-    assert len(notes) == 3  # of gains, methods and flatness
+    assert len(notes) == 4  # of gains, methods, radii and flatness
     assert all(words in note for note in notes for words in told)
 
 

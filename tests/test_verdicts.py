@@ -117,7 +117,7 @@ def test_without_validation_the_choice_is_called_one_on_test():
 
 def test_without_a_choice_no_validation_is_needed():
     found = analyse(simulate(growing).assign(select=np.nan), PLAIN)
-    assert set(found.gains["protocol"]) == {"test", "validation"}
+    assert set(found.gains["protocol"]) == {"other seeds", "test", "validation"}
     assert not said(found, "validation")
 
 

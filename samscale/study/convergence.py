@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from samscale.flatness import operators, output_space, rates
+from samscale.study import statistics
 from samscale.study.pictures import Picture
 from samscale.training import measured, record
 
@@ -59,10 +59,8 @@ def falling(runs, workdir) -> Picture | None:
     )
     lines = lines.properties(width=WIDTH, height=HEIGHT)
     lines = lines.facet(alt.Facet("size:N", title=None, sort=sizes), columns=2)
-    groups = found.groupby(["size", "method"], sort=False)["factor"]
-    table = groups.agg(factor="mean", n="size", sem="sem").reset_index()
-    half = table.pop("sem") * stats.t.ppf(0.975, (table["n"] - 1).clip(lower=1))
-    table = table.assign(low=table["factor"] - half, high=table["factor"] + half)
+    table = statistics.interval(found, ["size", "method"], "factor")
+    table = table.drop(columns=["sem", "freedom"]).rename(columns={"mean": "factor"})
     dots = alt.Chart(table).encode(
         alt.X("method:N", title=None, sort=methods), alt.Color("method:N", sort=methods)
     )

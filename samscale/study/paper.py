@@ -7,12 +7,12 @@ from typing import Any
 from samscale.laws import bare, said
 
 
-def published(x, source: str = "", **series) -> dict[str, Any]:
+def published(x, source: str = "", n: int | None = None, **series) -> dict[str, Any]:
     """A paper's curves for ``Study.paper``: for "gain" or a method, means at ``x``, or (means,
-    standard errors); in the unit of ``value``."""
+    standard errors); in the unit of ``value``. ``n``: the runs that a mean is of, 3 unless told."""
     if isinstance(x, str) or not isinstance(x, Iterable):
         raise ValueError(f"x={said(x)}: must be a number for each mean")
-    points: dict[str, Any] = {"source": source} if source else {}
+    points: dict[str, Any] = {k: v for k, v in {"source": source, "n": bare(n)}.items() if v}
     x = bare(tuple(x))
     for name, means in series.items():
         law = f"{name}: must be a number for each x, or (means, standard errors)"
@@ -36,6 +36,9 @@ def check(paper: Any) -> None:
         if name == "source":
             if not isinstance(content, str):
                 raise ValueError(f"paper: source={said(content)} must be text")
+        elif name == "n":
+            if type(content) is not int or content < 1:
+                raise ValueError(f"paper: n={said(content)} must be a whole number above 0: runs")
         elif isinstance(content, Mapping):
             if any(isinstance(rows, Mapping) for rows in content.values()):
                 raise ValueError(f"paper: {name!r} must be what published() gives for a panel")

@@ -37,6 +37,7 @@ def find(workdir, name: str) -> Findings:
         maximize=study.maximize,
         x_name="parameters" if study.x == "num_params" else study.x,
         log_x=study.x == "num_params",
+        paper=dict(study.paper),
     )
     info = _info(name, study, starts) | {"warnings": results.damages(table)}
     return Findings(study, table, design, analyse(table, design), info)

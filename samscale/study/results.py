@@ -54,6 +54,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
     axes = study.role(NUISANCE)
     select = study.select or f"validation_{study.metric}"
     value = study.value or f"test_{study.metric}"
+    chance = f"chance_{study.metric}" if f"test_{study.metric}" in value else ""  # it is of test
     rows = []
     for cell in grid_cells(study):
         run_id = cell.config.run_id
@@ -69,6 +70,7 @@ def cells(study: Study, workdir) -> pd.DataFrame:
                 "seed": _replicate(study, cell),
                 "select": found.get(select, np.nan),
                 "value": found.get(value, np.nan),
+                "chance": found.get(chance, np.nan),
                 "status": "missing" if found["status"] == UNFINISHED else found["status"],
                 "reason": found["reason"],
                 "run_id": run_id,

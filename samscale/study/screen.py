@@ -58,7 +58,7 @@ def show(found) -> None:
         _say(console, f"failed: {row['run_id']}: {row['reason']}")
     if len(failed) > MOST_FAILED:
         _say(console, f"... and {len(failed) - MOST_FAILED} more failed cells")
-    for sentence in (analysis.answer, *analysis.selection):
+    for sentence in (analysis.answer, *analysis.selection, *analysis.notes):
         _say(console, sentence)
 
 

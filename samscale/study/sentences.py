@@ -6,9 +6,13 @@ Accuracies are told in percentage points, anything else in its own unit; two dig
 import numpy as np
 
 from samscale.study import statistics
+from samscale.study.agreement import SLOPE
+from samscale.study.choices import candidates
+from samscale.study.statistics import OTHERS, TEST, TREND, VALIDATION
 
 VERBS = {"grows": "grows", "shrinks": "shrinks", "no evidence": "changes"}
 TWO = "it needs two sizes"
+NAMED = 3  # runs or cells that a warning names; the others are counted
 FEW = 3  # seeds: below, an interval is so wide that it tells nothing, and is not drawn
 
 
@@ -17,6 +21,8 @@ def trend(row, design):
     gain = f"the gain of {row.method} over {row.against}{_protocol(row, design)}"
     if not row.n:
         return _start(row.panel, f"nothing can be said yet of how {gain} changes: {TWO}")
+    if row.sizes < TREND and row.n >= FEW:
+        return _start(row.panel, _between(row, gain, design))
     claim = _claim(row, gain, design)
     slope = f"{_amount(row.slope, design)} per {_step(design)}"
     slope = f"{slope} ({_interval(row.low, row.high, design)})"
@@ -32,13 +38,24 @@ def radius(row, design):
         return _start(row.panel, f"nothing can be said yet of how {best} changes: {TWO}")
     if row.values == 1:
         return _start(row.panel, f"{best} is {row.first:g} at each of {row.sizes} sizes")
-    tau = f"Kendall's tau {row.tau:+.2f}, p = {row.p:.2g}, {row.sizes} sizes"
-    if not row.p < 0.05:
-        claim = f"there is no evidence that {best} changes with {design.x_name}"
-        return _start(row.panel, f"{claim} ({tau})")
-    verb = "grows" if row.tau > 0 else "shrinks"
     moves = f"{row.first:g} at the smallest size, {row.last:g} at the largest"
-    return _start(row.panel, f"{best} {verb} with {design.x_name}: {moves} ({tau})")
+    edge = ""
+    if row.edges:
+        where = f"{row.edges} of {_count(row.told, 'size')}"
+        edge = f"; at {where} it is at the edge of its grid, and the true one may lie beyond"
+    if not row.sizes >= TREND:
+        few = f"too few sizes to tell whether {best} changes with {design.x_name}"
+        return _start(row.panel, f"{few}, a trend needs {TREND}: {moves}{edge}")
+    if row.n < FEW:
+        few = f"{_count(row.n, 'seed')} {'does' if row.n == 1 else 'do'} not tell"
+        return _start(
+            row.panel, f"{few} whether {best} changes with {design.x_name}: {moves}{edge}"
+        )
+    how = f"{_factor(row, design)}, on {_count(row.n, 'seed')}"
+    if row.verdict == "no evidence":
+        claim = f"there is no evidence that {best} changes with {design.x_name}"
+        return _start(row.panel, f"{claim}: {moves} ({how}){edge}")
+    return _start(row.panel, f"{best} {row.verdict} with {design.x_name}: {moves} ({how}){edge}")
 
 
 def answer(trends, gains, worse, design):
@@ -62,17 +79,61 @@ def answer(trends, gains, worse, design):
 
 
 def selection(gains, design):
-    """What choosing on the reported data, as papers do, adds to the gains over the baseline."""
-    told = gains[(gains["protocol"] == "test") & (gains["against"] == design.baseline)]
-    for (panel, method), rows in told.dropna(subset=["bias"]).groupby(["panel", "method"]):
-        if not design.nuisance or not len(rows):
-            continue
+    """What a choice on the same seeds, or on the reported data, adds to the gains."""
+    how = {
+        VALIDATION: f"one {' and '.join(design.nuisance)} for all seeds, chosen on validation",
+        TEST: f"{' and '.join(design.nuisance)} chosen on {design.split}, as papers do",
+    }
+    told = gains[gains["protocol"].isin(how) & (gains["against"] == design.baseline)]
+    told = told.dropna(subset=["bias"])
+    if not design.nuisance:
+        return
+    for (panel, method, protocol), rows in told.groupby(["panel", "method", "protocol"]):
         mean, bias = rows["mean"].mean(), rows["bias"].mean()
+        if protocol == VALIDATION and abs(bias) <= 1e-9 * abs(mean):
+            continue
         over = f"the mean gain of {method} over {design.baseline}"
         numbers = f"{_amount(mean, design)} instead of {_amount(mean - bias, design)}"
-        names = " and ".join(design.nuisance)
-        text = f"with {names} chosen on {design.split}, as papers do, {over} would be {numbers}"
+        text = f"with {how[protocol]}, {over} would be {numbers}"
         yield _start(panel, f"{text}: selection adds {_amount(bias, design)}")
+
+
+def many(gains):
+    """How many gains differ from 0 once it is counted how many were looked at."""
+    tested = gains.dropna(subset=["p"])
+    if len(tested) < 2:
+        return
+    alone, sure = (tested[tested[name] < 0.05] for name in ("p", "p_holm"))
+    names = sure["method"] + " over " + sure["against"] + " at " + sure["size"]
+    names += sure["panel"].map(lambda panel: f" with {panel}" if panel else "")
+    which = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    yield (
+        f"Of {len(tested)} gains, the intervals of {len(alone)} leave out 0; after Holm's "
+        f"correction for {len(tested)}, {len(sure)}" + (f" ({which})." if len(sure) else ".")
+    )
+
+
+def agreement(compared, design):
+    """How far the gains, and their slope, are from the paper's."""
+    rows = compared[(compared["series"] == "gain")]
+    best = TEST if design.nuisance else OTHERS  # as papers choose
+    rows = rows[rows["protocol"] == best]
+    for (panel, method), found in rows.groupby(["panel", "method"], sort=False):
+        points, slope = (found[(found["size"] == SLOPE) == flag] for flag in (False, True))
+        over = f"the gain of {method} over {design.baseline}"
+        chosen = f", {' and '.join(design.nuisance)} chosen on test" if design.nuisance else ""
+        outside = statistics.excludes_zero(points["low"], points["high"]) != 0
+        text = f"{over}{chosen}, differs from the paper's at {_share(outside)} sizes"
+        if points["paper_sem"].isna().all():
+            text += " (the paper prints no errors)"
+        for row in slope.itertuples():
+            step = f"per {_step(design)}"
+            text += (
+                f"; its slope is {_amount(row.ours, design)} {step}, the paper's "
+                f"{_amount(row.paper, design)}: {_amount(row.difference, design)} apart "
+                f"({_interval(row.low, row.high, design)})"
+            )
+        yield _start(panel, text)
 
 
 def unfinished(cells):
@@ -92,13 +153,13 @@ def unfinished(cells):
 
 def choices(fixed, chosen, design):
     """Warnings: values not compared for want of seeds, chosen on test data, or at an edge."""
-    uneven = fixed[~statistics.candidates(fixed)]
+    uneven = fixed[~candidates(fixed)]
     for (panel, method), rows in uneven.groupby(["panel", "method"], sort=False):
         kinds = f"values of {_axes(rows, design)} for {method}"
         text = f"{kinds} with fewer finished seeds than others could not be chosen"
         yield _start(panel, f"at {_count(rows['size'].nunique(), 'size')}, {text}")
     by = ["panel", "size", "method"]
-    honest = chosen[chosen["protocol"] == "validation"].set_index(by).index
+    honest = chosen[chosen["protocol"] == VALIDATION].set_index(by).index
     blind = chosen[~chosen.set_index(by).index.isin(honest)]
     if len(blind):
         methods = " and ".join(blind["method"].unique())
@@ -112,6 +173,57 @@ def choices(fixed, chosen, design):
             where = f"the edge of its grid at {rows['edge'].sum()} of {_count(len(rows), 'size')}"
             best = f"the best {_axes(rows, design)} of {method}"
             yield _start(panel, f"{best} is at {where}: a better one may lie beyond")
+
+
+def lone_seeds(chosen, design):
+    """Warning: cells where no other seed could choose for a seed."""
+    alone = chosen[(chosen["n"] < 2) & (chosen["protocol"] == OTHERS)]
+    alone = alone.dropna(subset=list(design.nuisance), how="all") if design.nuisance else alone[:0]
+    for (panel, method), rows in alone.groupby(["panel", "method"], sort=False):
+        at = _count(rows["size"].nunique(), "size")
+        axes = _axes(rows, design)
+        text = f"at {at}, a single seed of {method} chose its {axes} on its own validation data"
+        yield _start(panel, f"{text}: luck of that run is part of its gain")
+
+
+def tries(counts, design):
+    """Warning: methods that could choose among more values than others."""
+    if counts.nunique() < 2:
+        return
+    most = ", ".join(f"{name} {n}" for name, n in counts.sort_values(ascending=False).items())
+    names = " and ".join(design.nuisance)
+    yield (
+        f"Methods had unequal numbers of tries, that is values of {names} to choose among: {most}."
+    )
+
+
+def outliers(found, design):
+    """Warning: runs that lie far from the other seeds of their cell."""
+    runs = [
+        f"{' '.join(filter(None, [row.panel, row.method]))} at {row.size}, seed {row.seed}: "
+        f"{_level(row.value, design)}, where the median of its seeds is "
+        f"{_level(row.median, design)}"
+        for row in found[:NAMED].itertuples()
+    ]
+    if runs:
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        count = f"{_count(len(found), 'run')} {'lies' if len(found) == 1 else 'lie'}"
+        text = f"{count} far from the other seeds ({'; '.join(runs)}{more})"
+        yield f"{text}. A mean follows such a run; the rank-based interval hardly does."
+
+
+def unlearned(found, design):
+    """Warnings: cells no better than a constant prediction, those of the baseline first."""
+    first = found["method"] != design.baseline
+    found = found.assign(first=first).sort_values("first", kind="stable")
+    for (panel, method), rows in found.groupby(["panel", "method"], sort=False):
+        sizes = ", ".join(rows["size"][:NAMED]) + (", ..." if len(rows) > NAMED else "")
+        levels = f"{_level(rows['value'].iloc[0], design)}"
+        chance = _level(rows["chance"].iloc[0], design)
+        claim = f"{method} has not learned at {_count(len(rows), 'size')} ({sizes})"
+        text = f"{claim}: {levels}, where a constant prediction has {chance}"
+        so = ", so that gains over it mean little" if method == design.baseline else ""
+        yield _start(panel, text + so)
 
 
 def few_seeds(gains):
@@ -152,7 +264,8 @@ def worse(row, design):
 
 def _tally(rows, worse, design):
     """Many trends in one to three sentences."""
-    verdicts = rows["verdict"].mask(rows["n"].between(1, FEW - 1), "too few seeds")
+    verdicts = rows["verdict"].mask(rows["sizes"] < TREND, "too few sizes")
+    verdicts = verdicts.mask(rows["n"].between(1, FEW - 1), "too few seeds")
     named = rows["method"] + rows["panel"].map(lambda panel: f" with {panel}" if panel else "")
 
     def count(verdict):
@@ -166,6 +279,11 @@ def _tally(rows, worse, design):
     )
     if (verdicts == "too few seeds").any():
         text += f" With fewer than {FEW} seeds, which do not tell: {count('too few seeds')}."
+    if (verdicts == "too few sizes").any():
+        text += f" With fewer than {TREND} sizes, which do not tell: {count('too few sizes')}."
+    told = verdicts.isin(["grows", "shrinks"]).sum()
+    if told:
+        text += f" After Holm's correction for {len(rows)} trends, {_sure(rows)} of {told} remain."
     sunk = rows["panel"].isin(worse.loc[worse["method"] == design.baseline, "panel"]).sum()
     caution = f" For {sunk} of {len(rows)}, {design.baseline} itself got worse."
     return text + caution if sunk else text
@@ -180,12 +298,34 @@ def _claim(row, gain, design):
     return f"there is no evidence that {verb}" if row.verdict == "no evidence" else verb
 
 
+def _between(row, gain, design):
+    """Of two sizes: their difference, which is no trend."""
+    ends = (float(row.span * end) for end in (row.slope, row.low, row.high))
+    difference, low, high = ends
+    size = f"{_amount(difference, design)} more at the larger ({_interval(low, high, design)})"
+    return f"two sizes do not show a trend: {gain} is {size}, on {_count(row.n, 'seed')}"
+
+
+def _sure(rows):
+    return int(((rows["p_holm"] < 0.05) & rows["verdict"].isin(["grows", "shrinks"])).sum())
+
+
+def _factor(row, design):
+    """How far the mean best of the seeds moves."""
+    unit = f"per {_step(design)}"
+    if not row.log:
+        return f"{row.slope:+.2g} {unit}, 95 % interval {row.low:+.2g} to {row.high:+.2g}"
+    times, low, high = (10.0 ** min(end, 99.0) for end in (row.slope, row.low, row.high))
+    return f"times {times:.2g} {unit}, 95 % interval {low:.2g} to {high:.2g}"
+
+
 def _protocol(row, design):
-    if row.protocol == "validation":
+    names = " and ".join(design.nuisance)
+    if row.protocol in (VALIDATION, TEST) and not names:
         return ""
-    if row.protocol == "test":
-        return f" ({' and '.join(design.nuisance)} chosen on test)" if design.nuisance else ""
-    return f" at {row.protocol}"
+    where = {OTHERS: "", TEST: f" ({names} chosen on test)"}
+    where[VALIDATION] = f" ({names} chosen on validation of the same seeds)"
+    return where.get(row.protocol, f" at {row.protocol}")
 
 
 def _axes(rows, design):
@@ -208,6 +348,11 @@ def _amount(value, design, sign="+", unit=True):
     if points:
         noun = "point" if number.lstrip("+-") == "1" else "points"
     return f"{number} {noun}" if unit else number
+
+
+def _level(value, design):
+    """A value of the metric itself: "95.6 %"."""
+    return f"{100 * value:.4g} %" if design.metric.endswith("accuracy") else f"{value:.4g}"
 
 
 def _step(design):

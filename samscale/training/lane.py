@@ -10,7 +10,7 @@ from samscale.config import Config
 from samscale.errors import Diverged
 from samscale.tasks import Task
 from samscale.training import checkpoint, record
-from samscale.training.summary import host_means, summary, train_means
+from samscale.training.summary import chance, host_means, summary, train_means
 
 
 class Lane:
@@ -86,6 +86,7 @@ class Lane:
             **epochs[-1],
             "kind": "final",
             **summary(epochs, self.task),
+            **chance(self.config, self.task),
             "num_params": sum(w.size for w in params),
             "sparsity": float(pruning.sparsity(state.mask)),
             "gradients": gradients,

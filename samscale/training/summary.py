@@ -3,6 +3,9 @@
 import math
 from typing import Any
 
+import numpy as np
+
+from samscale.config import Config
 from samscale.tasks import Task
 
 
@@ -28,6 +31,28 @@ def summary(epochs, task: Task) -> dict[str, Any]:
 
 def _is_finite(row, name) -> bool:
     return name in row and math.isfinite(row[name])
+
+
+def chance(config: Config, task: Task) -> dict[str, float]:
+    r"""What the best constant prediction scores on test: what a run must beat to have learned.
+
+    ``chance_accuracy``: the share $p_c$ of the most frequent class. ``chance_loss``: the entropy
+    $-\sum p_c \log p_c$ of the classes for cross entropy, the variance $\sum_j
+    \mathrm{Var}\, y_j$ of the targets for squared errors ($1 - \sum p_c^2$ for classes). Only
+    what labels tell: of a user's task, whose loss is not known, the accuracy of classes alone.
+    """
+    if "y" not in task.test or "weight" in task.test or not len(task.test["y"]):
+        return {}
+    y = np.asarray(task.test["y"])
+    loss = "" if config.task else config.loss
+    if np.issubdtype(y.dtype, np.integer) and y.ndim == 1:
+        share = np.unique(y, return_counts=True)[1] / len(y)
+        losses = {"cross_entropy": -(share * np.log(share)).sum(), "squared": 1 - (share**2).sum()}
+        found = {"chance_accuracy": float(share.max())}
+        return found | ({"chance_loss": float(losses[loss])} if loss in losses else {})
+    if loss == "squared":
+        return {"chance_loss": float(np.nanvar(y.astype(np.float64), axis=0).sum())}
+    return {}
 
 
 def host_means(sums) -> dict[str, float]:

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from samscale.study import statistics
+from samscale.study import agreement, statistics
 
 COLUMNS = ["panel", "size", "x", "at", "series", "part", "value", "low", "high", "n", "seed"]
 COSTS = {"seconds": "seconds", "gradients": "gradient evaluations", "memory": "memory (MB)"}
@@ -44,7 +43,7 @@ def unit(design) -> Unit:
 
 
 def headline(table, value) -> pd.DataFrame:
-    """Rows with a ``value`` under "validation", or under "test" where a method has no other."""
+    """Rows with a ``value`` under the protocol that is quoted."""
     return statistics.headline(table.dropna(subset=[value]))
 
 
@@ -86,14 +85,25 @@ def axis(design) -> str | None:
 
 
 def radius(study) -> pd.DataFrame:
-    """The chosen radius of each method over ``x``; ``edge`` marks an end of its grid."""
+    """The chosen radius of each method over ``x``; ``edge`` marks an end of its grid.
+
+    A dot is one seed's own best; the interval is that of their mean, on the scale of the axis.
+    """
     name = axis(study.design)
     if name is None:
         return _join([], ["method", "edge"])
     chosen = _table(study.analysis.chosen, f"panel size x method protocol n edge {name}")
     chosen = headline(chosen, name)
-    frame = chosen.assign(series=chosen["method"], part="mean", value=chosen[name])
-    frame = _join([frame.assign(edge=frame["edge"].eq(True))], ["method", "edge"])
+    chosen = chosen.assign(part="mean", value=chosen[name], edge=chosen["edge"].eq(True))
+    seeds = _table(study.analysis.bests, "panel size x method seed value low high")
+    keys = ["panel", "size", "x", "method"]
+    seeds = seeds.astype({"x": float, "low": float, "high": float})
+    chosen = chosen.astype({"x": float}).merge(
+        seeds.drop_duplicates(keys)[[*keys, "low", "high"]], on=keys, how="left"
+    )
+    seeds = seeds.drop(columns=["low", "high"]).assign(part="seed", edge=False)
+    frame = _join([chosen, seeds], ["method", "edge"])
+    frame = frame.assign(series=frame["method"])
     return _dodged(frame.dropna(subset=["x", "value"]), study)
 
 
@@ -114,6 +124,7 @@ def heatmap(study) -> pd.DataFrame:
     frame["below"] = (frame.groupby(keys)["value"].transform(best) - frame["value"]).abs()
     keys = ["panel", "method", "size", "radius"]
     chosen = radius(study).rename(columns={"value": "radius"})
+    chosen = chosen[chosen["part"] == "mean"]
     picked = set(chosen[keys].itertuples(index=False, name=None))
     frame["picked"] = [row in picked for row in frame[keys].itertuples(index=False, name=None)]
     return frame.sort_values(["x", "radius"], kind="stable").reset_index(drop=True)
@@ -168,10 +179,8 @@ def flatness(study) -> pd.DataFrame:
     long["panel"] = measure + long["panel"].map(lambda panel: f", {panel}" if panel else "")
     long = long.assign(series=long["method"], part="seed")
     keys = ["panel", "size", "x", "method", "series"]
-    groups = long.groupby(keys, sort=False)["value"]
-    means = groups.agg(value="mean", n="size", sem="sem").reset_index().assign(part="mean")
-    half = means.pop("sem") * stats.t.ppf(0.975, (means["n"] - 1).clip(lower=1))
-    means = means.assign(low=means["value"] - half, high=means["value"] + half)
+    means = statistics.interval(long, keys, "value").assign(part="mean")
+    means = means.drop(columns=["sem", "freedom"]).rename(columns={"mean": "value"})
     return _dodged(_join([means, long]), study)
 
 
@@ -201,17 +210,21 @@ def _join(frames, more=()):
 
 
 def _paper(study, names):
-    """Published points; a study of several panels gives them a panel each, or gets none."""
+    """Published points with Student's intervals, of as many runs as the paper's means are of.
+
+    A study of several panels gives them a panel each, or gets none.
+    """
     paper, panels = study.info.get("paper") or {}, list(dict.fromkeys(study.cells["panel"]))
     rows = []
     for panel in panels:
         own = paper.get(panel, paper if len(panels) == 1 else {})
+        n = own.get("n", paper.get("n", agreement.RUNS))
         for key, name in names.items():
             for x, mean, sem in own.get(key, ()):
-                sem = np.nan if sem is None else sem
-                point = {"panel": panel, "x": float(x), "value": mean, "series": name}
-                interval = {"low": mean - 1.96 * sem, "high": mean + 1.96 * sem}
-                rows.append({**point, **interval, "part": "paper", "size": "published"})
+                low, high = agreement.interval(mean, sem, n)
+                point = {"panel": panel, "x": float(x), "value": mean, "series": name, "n": n}
+                ends = {"low": low, "high": high, "part": "paper", "size": "published"}
+                rows.append({**point, **ends})
     return pd.DataFrame(rows)
 
 

@@ -100,7 +100,9 @@ def _sections(study, specs):
         (
             tables.plain(study.analysis.selection),
             tables.sentences(study.analysis.trends, study.analysis.answer),
+            tables.plain(study.analysis.notes),
             tables.gains(study),
+            tables.agreement(study),
         ),
     )
     yield Section(
@@ -110,8 +112,9 @@ def _sections(study, specs):
     )
     yield Section(
         f"Which {radius} is best?",
-        f"One point a size. {words} A triangle marks a winner at the end of its grid: the best "
-        "value may lie beyond.",
+        "A dot is one seed's own best, a point the value that all seeds choose together, "
+        f"{bars.get('radius')}. The interval is that of where the seeds' own best lie. {words} A "
+        "triangle marks a winner at the end of its grid: the best value may lie beyond.",
         "radius",
         (tables.sentences(study.analysis.radius),),
     )
@@ -194,7 +197,9 @@ def _rows(spec):
 def _published(study, spec):
     shown = any(row.get("part") == "paper" for row in _rows(spec))
     source = (study.info.get("paper") or {}).get("source", "")
-    return f" Dotted: published results{f' ({source})' if source else ''}." if shown else ""
+    bars = any(r.get("part") == "paper" and r.get("low") is not None for r in _rows(spec))
+    words = ", their bars 95 % intervals from the standard errors and runs told" if bars else ""
+    return f" Dotted: published results{f' ({source})' if source else ''}{words}." if shown else ""
 
 
 def _warnings(sentences):

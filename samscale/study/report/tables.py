@@ -21,7 +21,10 @@ def protocol(study) -> str:
     chosen = frames.headline(pd.DataFrame(study.analysis.chosen), "mean")
     if set(chosen.dropna(subset=list(study.design.nuisance), how="all")["protocol"]) == {"test"}:
         return f"The best {names} {verb} chosen on the test set, for want of a validation split."
-    return f"The best {names} {verb} chosen on validation data."
+    return (
+        f"The best {names} {verb} chosen on validation data: for each seed, on those of the other "
+        "seeds."
+    )
 
 
 def runs(study) -> dict:
@@ -68,14 +71,43 @@ def plain(new) -> str:
 
 
 def gains(study) -> str:
-    """Every mean gain with its interval, for each way of choosing the nuisance values."""
+    """Every mean gain with its intervals, for each way of choosing the nuisance values."""
     names = ["panel", "size", "method", "against", "protocol", "n", "mean", "low", "high", "bias"]
+    ranks = {"middle": "median of pairs", "rank_low": "its low", "rank_high": "its high"}
+    names += [*ranks, "rank_level", "p", "p_holm"]
     frame = pd.DataFrame(study.analysis.gains).reindex(columns=names)
-    numbers = ["mean", "low", "high", "bias"]
+    numbers = ["mean", "low", "high", "bias", *ranks]
     unit = frames.unit(study.design)
     frame[numbers] = frame[numbers].astype(float) * unit.factor
-    note = f"All gains in numbers, in {unit.short}; bias is what choosing on the test set adds"
-    return _details(note, frame, signed=numbers)
+    tested = frame["p"].notna().sum()
+    frame["rank_level"] = frame["rank_level"].map("{:.1%}".format, na_action="ignore")
+    frame = frame.rename(
+        columns=ranks | {"rank_level": "its level", "p_holm": f"p, Holm of {tested}"}
+    )
+    note = (
+        f"All gains in numbers, in {unit.short}. bias: what a protocol adds to the gain by other "
+        "seeds. median of pairs: Hodges and Lehmann's, with the signed-rank interval at its level. "
+        f"p, Holm of {tested}: adjusted for as many gains"
+    )
+    return _details(note, frame, signed=[*numbers, *ranks.values()])
+
+
+def agreement(study) -> str:
+    """Our numbers less the paper's, with the errors of both, for each point and each slope."""
+    frame = pd.DataFrame(study.analysis.agreement)
+    if frame.empty:
+        return ""
+    unit = frames.unit(study.design)
+    numbers = ["ours", "ours_sem", "paper", "paper_sem", "difference", "low", "high"]
+    frame[numbers] = frame[numbers].astype(float) * unit.factor
+    frame = frame.drop(columns=["x", "sem"]).rename(columns={"ours_sem": "its sem"})
+    frame = frame.rename(columns={"paper_sem": "the paper's sem", "sizes": "of sizes"})
+    note = f"Agreement with the paper, in {unit.short}; slopes per {_step(study.design)}"
+    return _details(note, frame, signed=["difference", "low", "high"])
+
+
+def _step(design):
+    return "factor of ten" if design.log_x else f"unit of {design.x_name}"
 
 
 def correlations(table) -> str:
