@@ -81,10 +81,10 @@ def judged(h, eta, rho, batch_size):
 
     def grown(v):
         values = np.einsum("p,npq,q->n", v, h, v)
-        return stability.square_growth(values, float(v @ mean(v)), eta, rho, batch_size)
+        return batches.square_growth(values, float(v @ mean(v)), eta, rho, batch_size)
 
     growing = maps.step_growth(moment, n, eta, rho, batch_size, most)
-    safe = stability.safe_rate_of_batches(most, n, rho, batch_size)
+    safe = batches.safe_rate(most, n, rho, batch_size)
     return stability.judged(mean, growing, KEY, eta, 1e-2, safe, top(dense(mean)), grown)
 
 
@@ -108,7 +108,7 @@ def test_the_safe_rate_is_safe_over_all_batches(most, monkeypatch):
     monkeypatch.setattr(batches, "MOST", most)
     of_possible = []
     for h, _, rho, batch_size in problems():
-        rate = stability.safe_rate_of_batches(limits(h, batch_size), len(h), rho, batch_size)
+        rate = batches.safe_rate(limits(h, batch_size), len(h), rho, batch_size)
         b = of_all(h, batch_size)
         k = b + rho * b @ b
         mean, square = k.mean(0), (k @ k).mean(0)
@@ -135,7 +135,7 @@ def test_of_one_dimension_the_growth_that_is_proved_is_the_exact_one(rho):
         b = of_all(h, batch_size)
         mean = (b + rho * b**2).mean()
         for eta in (0.1, 1.0, 3.0):
-            proved = stability.square_growth(values, mean, eta, rho, batch_size)
+            proved = batches.square_growth(values, mean, eta, rho, batch_size)
             exact = dynamics.exact_growth(h, eta, rho, batch_size)
             assert 1 + proved == pytest.approx(10**exact, rel=1e-9)
 
@@ -148,7 +148,7 @@ def test_no_direction_proves_more_growth_than_there_is():
         b = of_all(h, batch_size)
         mean = v @ (b + rho * b @ b).mean(0) @ v
         values = np.einsum("p,npq,q->n", v, h, v)
-        proved = stability.square_growth(values, mean, eta, rho, batch_size)
+        proved = batches.square_growth(values, mean, eta, rho, batch_size)
         exact = 10 ** dynamics.exact_growth(h, eta, rho, batch_size)
         assert 1 + proved <= exact * (1 + 1e-9)
 

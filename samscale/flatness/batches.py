@@ -69,3 +69,50 @@ def mean_powers(values, batch_size: int) -> np.ndarray:
     ) / float(size) ** np.arange(5)
     binomial = [[math.comb(k, j) * center ** (k - j) for j in range(k + 1)] for k in range(1, 5)]
     return np.array([np.dot(terms, deviation[: len(terms)]) for terms in binomial])
+
+
+def variance(limits: Limits, rho) -> tuple[float, float]:
+    """The factors of V and of H^2 in the bound of ``maps.step_growth`` on E[R_B^2]."""
+    a, _, c, v = limits
+    wide = 1 + rho * (c + a)
+    return wide * (1 + rho * c), wide * rho * v / a if a > 0 else 0.0
+
+
+def safe_rate(limits: Limits, n: int, rho: float, batch_size: int) -> float:
+    r"""A rate up to which (5) holds over all batches of B of n examples, in closed form.
+
+    It is a lower bound of the largest such rate: the larger of two, for $H_i \succeq 0$. Let a, A,
+    c and v be the ``limits`` and $m = \min(c, (1 - s) a + s A)$, so that $E[H_B^2] \preceq m H$.
+
+    On [0, c] the convex $g(x) = -2 (1 + \rho x) + \eta x (1 + \rho x)^2$ lies below its chord, so
+    that $-2 \eta K_B + \eta^2 K_B^2 = \eta H_B g(H_B) \preceq -2 \eta H_B + \eta (\eta (1 +
+    \rho c)^2 - 2 \rho) H_B^2$. Its mean is at most 0 for $\eta \le (2 / m + 2 \rho) / (1 + \rho
+    c)^2$. With m = c that is ``stability.safe_rate`` of c, with $\rho = 0$ it is 2 / m.
+
+    The bound of ``maps.step_growth`` gives $E[K_B^2] \preceq \kappa E[K_B]$, for $E[K_B]^2 \preceq
+    (a + \rho (a^2 + v)) E[K_B]$, $V \preceq s A H$, $H^2 \preceq a H$ and $H \preceq E[K_B]$, and
+    with it $2 / \kappa$.
+    """
+    a, example, c, v = limits
+    if not a > 0:
+        return math.inf
+    s = share(n, batch_size)
+    m = min(c, (1 - s) * a + s * example)
+    of_v, of_square = variance(limits, rho)
+    kappa = a + rho * (a**2 + v) + of_v * s * example + of_square * a
+    return max((2 / m + 2 * rho) / (1 + rho * c) ** 2, 2 / kappa)
+
+
+def square_growth(values, mean: float, learning_rate, rho: float, batch_size: int) -> float:
+    r"""A lower bound on how much $E\|x\|^2$ grows in a step in the long run, as a share; < 0: none.
+
+    The map $X \mapsto E[A X A]$ of second moments, $A = I - \eta K_B$, is symmetric, so its
+    spectral radius is at least its Rayleigh quotient at $X = x x^\top$, which is
+    $E[(x^\top A x)^2] = 1 - 2 \eta E[k_B] + \eta^2 E[k_B^2]$ with $k_B = x^\top K_B x$. With
+    $h_B = x^\top H_B x \ge 0$, $k_B = h_B + \rho \|H_B x\|^2 \ge h_B + \rho h_B^2$, whose mean
+    square over all batches is known exactly from ``values`` (n,), $x^\top H_i x$ of the examples.
+    ``mean``: $E[k_B]$, exact as well.
+    """
+    powers = mean_powers(values, batch_size)
+    square = max(powers[1] + 2 * rho * powers[2] + rho**2 * powers[3], mean**2)
+    return learning_rate * (learning_rate * square - 2 * mean)

@@ -110,16 +110,9 @@ def step_growth(moment, n: int, learning_rate, rho=0.0, batch_size=1, limits=Non
     if limits is None:
         return None
     mean = step_mean(moment, n, rho, batch_size)
-    v, h2 = variance(limits, rho)
+    v, h2 = batches.variance(limits, rho)
     v *= batches.share(n, batch_size)
     return growth(mean, mean**2 + moment((0, 0, v), whole=(0, 0, h2 - v)), eta)
-
-
-def variance(limits: batches.Limits, rho) -> tuple[float, float]:
-    """The factors of V and of H^2 in the bound of ``step_growth`` on E[R_B^2]."""
-    a, _, c, v = limits
-    wide = 1 + rho * (c + a)
-    return wide * (1 + rho * c), wide * rho * v / a if a > 0 else 0.0
 
 
 def _first_and_square(moment, n, batch_size, first, second):

@@ -63,7 +63,7 @@ class Seen(NamedTuple):
 
         def along(v):
             values = output_space.forms(*self.at, self.blocks, v, self.together)
-            return stability.square_growth(values, float(v @ mean(v)), eta, rho, size)
+            return batches.square_growth(values, float(v @ mean(v)), eta, rho, size)
 
         return along
 
@@ -101,7 +101,7 @@ def _own(point, seen, top, s2, key):
     mean, limits, how, found = maps.step_mean(seen.moment, seen.n, rho, size), None, {}, {}
     if seen.halves:
         limits = seen.limits(top, s2, rho, size, key)
-        how["safe"] = stability.safe_rate_of_batches(limits, seen.n, rho, size)
+        how["safe"] = batches.safe_rate(limits, seen.n, rho, size)
         how["grown"] = seen.grown(mean, eta, rho, size)
         found["safe_rate"] = how["safe"]
     growing = maps.step_growth(seen.moment, seen.n, eta, rho, size, limits)
