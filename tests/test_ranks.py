@@ -61,10 +61,32 @@ def collapsed():
 def test_a_collapsed_run_is_named_and_moves_the_middle_little():
     found = analyse(collapsed(), PLAIN)
     (text,) = said(found, "far from the other seeds")
+    assert text.startswith("1 run lies far from the other seeds, 1 of them behind the gains")
     assert "sgd at [10], seed 3: 38 %, where the median of its seeds is 95.2 %" in text
     gain = only(found.gains, protocol="other seeds", size="[10]")
     assert gain.mean > 0.1
     assert gain.middle < 0.02 or gain.rank_low < 0.01
+
+
+def test_a_seed_four_points_below_is_named_whatever_the_grid_beside_it():
+    """The demo's smallest network: that run moves the mean gain from +0.07 to +0.95."""
+    values = {"sgd": (0.9638, 0.9666, 0.9666, 0.9638, 0.922)}
+    values[0.02] = (0.9638, 0.9777, 0.9638, 0.9582, 0.9666)
+    values[0.05] = (0.9638, 0.9638, 0.9666, 0.9582, 0.9304)
+    values[0.1] = (0.9666, 0.9582, 0.9610, 0.9526, 0.9471)
+    values[0.2] = (0.9471, 0.9610, 0.9582, 0.9471, 0.3816)
+    rows = [
+        run("sgd" if rho == "sgd" else "sam", s, v, rho=np.nan if rho == "sgd" else rho)
+        for rho, of in values.items()
+        for s, v in enumerate(of)
+    ]
+    found = analyse(table(*rows), RHO)
+    (text,) = said(found, "far from the other seeds")
+    assert "(sgd at [10], seed 4: 92.2 %" in text
+    assert "sam rho 0.2 at [10], seed 4: 38.16 %" in text
+    gain = only(found.gains, protocol="other seeds")
+    assert gain.high - gain.mean < 0.03  # what collapsed at 0.2 is no luck of those at 0.02
+    assert gain.middle < 0.008 < gain.mean
 
 
 def test_two_collapsed_runs_of_ten_do_not_hide_each_other():
@@ -80,7 +102,7 @@ def test_ordinary_runs_are_seldom_suspected(seeds):
     found = analyse(cells.assign(size=cells["panel"] + cells["size"], panel=""), RHO)
     lines = said(found, "far from the other seeds")
     count = int(lines[0].split()[0]) if lines else 0
-    assert count < 0.01 * 60 * 5 * 2  # of all cells
+    assert count < 0.004 * 60 * 5 * 4  # of all groups of seeds
 
 
 def test_seeds_that_differ_by_one_example_are_no_outliers():

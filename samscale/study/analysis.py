@@ -113,12 +113,13 @@ def analyse(cells, design) -> Analysis:
 def _warnings(cells, runs, picked, fixed, chosen, gains, paired, worse, design):
     quoted = headline(picked)
     by = [*CELL, *design.nuisance]
-    around = runs.assign(around=suspects.around_medians(runs, by))
+    behind = quoted[[*by, "seed"]].drop_duplicates().assign(quoted=True)
+    far = suspects.outliers(runs, by).merge(behind, on=[*by, "seed"], how="left")
     learned = suspects.unlearned(quoted, design.metric, design.maximize)
     return [
         *sentences.unfinished(cells),
         *sentences.unlearned(learned, design),
-        *sentences.outliers(suspects.outliers(quoted, around), design),
+        *sentences.outliers(far, design),
         *sentences.choices(fixed, chosen, design),
         *sentences.lone_seeds(headline(chosen), design),
         *sentences.tries(choices.tries(cells, design.nuisance), design),

@@ -13,6 +13,7 @@ import pandas as pd
 
 from samscale.study.statistics import CELL, interval
 
+FAR = 4.0  # robust standard deviations, beyond which a run tells nothing of ordinary luck
 DRAWS = 200_000  # normal numbers of a simulation of `overlap`
 
 
@@ -53,8 +54,9 @@ def other_seeds(runs, fixed, nuisance):
     ``covariance``: between two seeds' test metrics at chosen values. In a regression of test on
     validation within cells, $t_{sj} = \beta v_{sj} + e_{sj}$, only $\beta v$ is seen by choices of
     other seeds, so that it is $\beta^2 \sigma_v^2$ times `overlap`; $\beta$ and $\sigma_v^2$ are
-    estimated from the residuals of all seeds and values, less the means of both. The variance
-    of the mean over n seeds is then $s^2 / n$ plus the covariance.
+    estimated from the residuals of all seeds and of the values that may be chosen, less the means
+    of both, outliers clipped. The variance of the mean over n seeds is then $s^2 / n$ plus the
+    covariance.
     """
     rivals = _rivals(fixed, fixed["select"])[[*CELL, *nuisance]]
     kept = runs.merge(rivals, on=[*CELL, *nuisance]) if len(rivals) else runs[:0]
@@ -157,12 +159,27 @@ def _covariance(row, choice, score):
     whole = row[(row >= 0).all(1)]
     if len(whole) < 2:
         return 0.0
-    v, t = _without_means(choice[whole]), _without_means(score[whole])
+    v, scale = _without_outliers(choice[whole])
+    t, _ = _without_outliers(score[whole])
+    means = v.mean(0)
+    race = means >= means.max() - FAR * scale * np.sqrt(2 / len(v))  # the others are not chosen
+    v, t = _without_means(v[:, race]), _without_means(t[:, race])
     spread = (v * v).sum()
-    if spread == 0:
+    if race.sum() < 2 or spread <= (1e-12 * np.abs(means).max()) ** 2:
         return 0.0
     freedom = (v.shape[0] - 1) * (v.shape[1] - 1)
     return max(0.0, (v * t).sum()) ** 2 / spread / freedom * overlap(len(row), v.shape[1])
+
+
+def _without_outliers(table):
+    """Clipped ``FAR`` robust standard deviations from the medians of columns; and that deviation.
+
+    A run that collapses says nothing of the luck of those that do not.
+    """
+    middle = np.median(table, axis=0)
+    away = np.abs(table - middle)
+    scale = 1.4826 * np.median(away[away > 0]) if away.any() else 0.0
+    return np.clip(table, middle - FAR * scale, middle + FAR * scale), scale
 
 
 def _without_means(table):

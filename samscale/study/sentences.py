@@ -198,18 +198,25 @@ def tries(counts, design):
 
 
 def outliers(found, design):
-    """Warning: runs that lie far from the other seeds of their cell."""
+    """Warning: runs that lie far from the other seeds, those behind the quoted gains first."""
+    found = found.assign(quoted=found["quoted"].eq(True))
+    found = found.sort_values("quoted", ascending=False, kind="stable")
     runs = [
-        f"{' '.join(filter(None, [row.panel, row.method]))} at {row.size}, seed {row.seed}: "
-        f"{_level(row.value, design)}, where the median of its seeds is "
-        f"{_level(row.median, design)}"
-        for row in found[:NAMED].itertuples()
+        f"{' '.join(filter(None, [row['panel'], row['method'], *_values(row, design)]))} at "
+        f"{row['size']}, seed {row['seed']}: {_level(row['value'], design)}, where the median of "
+        f"its seeds is {_level(row['median'], design)}"
+        for row in found[:NAMED].to_dict("records")
     ]
     if runs:
         more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        behind = f", {found['quoted'].sum()} of them behind the gains that are quoted"
         count = f"{_count(len(found), 'run')} {'lies' if len(found) == 1 else 'lie'}"
-        text = f"{count} far from the other seeds ({'; '.join(runs)}{more})"
+        text = f"{count} far from the other seeds{behind} ({'; '.join(runs)}{more})"
         yield f"{text}. A mean follows such a run; the rank-based interval hardly does."
+
+
+def _values(row, design):
+    return [f"{name} {row[name]:g}" for name in design.nuisance if row[name] == row[name]]
 
 
 def unlearned(found, design):

@@ -3,40 +3,32 @@
 import numpy as np
 import pandas as pd
 
-FAR = 6.0  # robust standard deviations
+FAR = 4.0  # robust standard deviations
 SCALE = 1.4826  # from a median absolute deviation to a standard deviation of normal numbers
 LEAST = 1e-3  # of the median: a spread that a metric may have by rounding, or by one example
 
 
-def outliers(picked, runs):
-    r"""The rows of ``picked`` that lie ``FAR`` from the median of their cell's seeds.
+def outliers(runs, by):
+    r"""The rows of ``runs`` that lie ``FAR`` from the median of their group's seeds.
 
     In units of the largest of three spreads: the seeds' own, $1.4826 \cdot$ median $|v - m|$; that
-    of all runs of the size about the medians of their cells and nuisance values (``around``), for
-    few seeds may agree by chance; and ``LEAST`` of the median. Cells of one or two seeds have no
-    outliers. Adds ``median`` and ``far``, the distance in those units, the farthest first.
+    of all runs of the size about the medians of their groups, for few seeds may agree by chance;
+    and ``LEAST`` of the median; times $\sqrt{n / (n - 1)}$. Groups of one or two seeds have no outliers. Adds ``median`` and
+    ``far``, the distance in those units; the farthest come first.
     """
-    cell = ["panel", "size", "method"]
-    groups = picked.groupby(cell, sort=False)["value"]
+    groups = runs.groupby(by, dropna=False, sort=False)["value"]
     median = groups.transform("median")
-    away = (picked["value"] - median).abs()
-    own = SCALE * away.groupby([picked[name] for name in cell], sort=False).transform("median")
-    place = ["panel", "size"]
-    deviations = runs.assign(around=runs["around"].abs())
-    deviations = deviations[deviations["around"] > 0]
-    typical = deviations.groupby(place, sort=False)["around"].median()
-    keys = pd.MultiIndex.from_frame(picked[place])
-    shared = SCALE * typical.reindex(keys).fillna(0.0).to_numpy()
-    scale = np.maximum(np.maximum(own, shared), LEAST * median.abs())
-    far = (away / scale.where(scale > 0)).where(groups.transform("count") > 2, 0.0)
-    found = picked.assign(median=median, far=far)[far > FAR]
+    away = (runs["value"] - median).abs()
+    keys = [runs[name] for name in by]
+    own = SCALE * away.groupby(keys, dropna=False, sort=False).transform("median")
+    place = [runs["panel"], runs["size"]]
+    shared = SCALE * away.where(away > 0).groupby(place, sort=False).transform("median")
+    scale = np.maximum(np.maximum(own, shared.fillna(0.0)), LEAST * median.abs())
+    n = groups.transform("count")
+    scale = scale * np.sqrt(n / (n - 1).clip(lower=1))  # as a new one lies from the mean of others
+    far = (away / scale.where(scale > 0)).where(n > 2, 0.0)
+    found = runs.assign(median=median, far=far)[far > FAR]
     return found.sort_values("far", ascending=False, kind="stable")
-
-
-def around_medians(runs, by):
-    """``value`` less the median of its group, which most seeds of the group stand near."""
-    medians = runs.groupby(by, dropna=False, sort=False)["value"].transform("median")
-    return runs["value"] - medians
 
 
 def unlearned(picked, metric, maximize):
