@@ -136,10 +136,15 @@ class SideBySide(Compiled):
 
     def stack(self, trees):
         places = [*trees, *trees[:1] * (LANES - len(trees))]  # those behind are not looked at
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *places)
+        return jax.tree.map(lambda *leaves: _room(leaves[0]).stack(leaves), *places)
 
     def row(self, tree, i):
-        return jax.tree.map(lambda a: np.asarray(a)[i], tree)
+        return jax.tree.map(lambda a: _room(a).asarray(a)[i], tree)
+
+
+def _room(array):
+    """NumPy for an array of numbers, on the host; JAX's for random keys, which NumPy lacks."""
+    return jnp if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended) else np
 
 
 def _in_turn(function: Callable, own: tuple[int, ...]) -> Callable:
@@ -152,7 +157,8 @@ def _in_turn(function: Callable, own: tuple[int, ...]) -> Callable:
 
     def of_all(number, *args):
         def of_one(lane):
-            mine = {i: jax.tree.map(lambda a: a[lane], args[i]) for i in own}
+            its = functools.partial(jax.lax.dynamic_index_in_dim, index=lane, keepdims=False)
+            mine = {i: jax.tree.map(its, args[i]) for i in own}
             return function(*(mine.get(i, shared) for i, shared in enumerate(args)))
 
         def place(lane, found):
