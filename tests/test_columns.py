@@ -44,7 +44,7 @@ def test_every_column_of_every_table_is_reserved(monkeypatch):
     everything(DESIGN._replace(nuisance=(AXIS,), metric="loss", maximize=False))
     results.cells(tiny(), "nowhere")
     names = {name for name in seen if name.isidentifier()} - {AXIS, "rho", *results_of_runs()}
-    assert {"score", "position", "wb"} < names  # those that live for a moment, too
+    assert {"score", "position", "choice"} < names  # those that live for a moment, too
     assert {name for name in names if not columns.is_column(name, nuisance=True)} == set()
 
 

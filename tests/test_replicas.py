@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -201,6 +202,14 @@ def test_small_networks_are_replicated_and_large_ones_and_convolutions_are_not()
     assert lanes(num_neurons=(2000, 2000), batch_size=1) == 1  # so many states are too large
     assert lanes(num_neurons=(16, 8), cache=False) == 1
     assert lanes(model="ResNet18", num_filters=2, batch_size=4, dataset="mnist") == 1
+
+
+def test_random_keys_in_a_state_have_their_places_too():
+    machine = compiled.Compiled(TINY).of(2)
+    trees = [{"key": jax.random.key(seed), "n": np.float32(seed)} for seed in range(2)]
+    rows = [machine.row(machine.stack(trees), i) for i in range(2)]
+    data = lambda tree: [jax.random.key_data(tree["key"]).tolist(), float(tree["n"])]
+    assert list(map(data, rows)) == list(map(data, trees))
 
 
 def _alone(config, tmp_path):

@@ -151,7 +151,8 @@ def _in_turn(function: Callable, own: tuple[int, ...]) -> Callable:
 
     def of_all(number, *args):
         def of_one(lane):
-            mine = {i: jax.tree.map(lambda a: a[lane], args[i]) for i in own}
+            its = functools.partial(jax.lax.dynamic_index_in_dim, index=lane, keepdims=False)
+            mine = {i: jax.tree.map(its, args[i]) for i in own}
             return function(*(mine.get(i, shared) for i, shared in enumerate(args)))
 
         def place(lane, found):
