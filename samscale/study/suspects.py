@@ -2,33 +2,58 @@
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr
 
-FAR = 4.0  # robust standard deviations
+FAR = 6.0  # robust standard deviations, beyond which a run is an outlier whatever the others do
+SOME = 3.0  # of them, beyond which it is one if the other seeds agree as closely as chance forbids
 SCALE = 1.4826  # from a median absolute deviation to a standard deviation of normal numbers
+QUARTER = 1.1503  # standard deviations, beyond which a quarter of normal numbers lie
 LEAST = 1e-3  # of the median: a spread that a metric may have by rounding, or by one example
 
 
 def outliers(runs, by):
-    r"""The rows of ``runs`` that lie ``FAR`` from the median of their group's seeds.
+    r"""The rows of ``runs`` that lie far from the median m of the seeds of their group.
 
-    In units of the largest of three spreads: the seeds' own, $1.4826 \cdot$ median $|v - m|$; that
-    of all runs of the size about the medians of their groups, for few seeds may agree by chance;
-    and ``LEAST`` of the median; times $\sqrt{n / (n - 1)}$. Groups of one or two seeds have no outliers. Adds ``median`` and
-    ``far``, the distance in those units; the farthest come first.
+    In units of the spread of the size, a quarter of whose $|v - m| > 0$ over all groups lie beyond
+    1.15 of it (few seeds may agree by chance), and at least ``LEAST`` of m, these are runs
+
+    - beyond ``FAR`` of them, and of the seeds' own, $1.4826 \cdot$ median $|v - m|$;
+    - or beyond ``SOME``, whose distance from the mean of the other seeds is too large at 5 % over
+      all runs (Student's t with n - 2 degrees of freedom, Bonferroni; four seeds or more).
+
+    Groups of one or two seeds have no outliers. Adds ``median`` and ``far``, the distance in those
+    units; the farthest come first.
     """
-    groups = runs.groupby(by, dropna=False, sort=False)["value"]
-    median = groups.transform("median")
-    away = (runs["value"] - median).abs()
     keys = [runs[name] for name in by]
+    median = runs["value"].groupby(keys, dropna=False, sort=False).transform("median")
+    apart = runs["value"] - median
+    away = apart.abs()
     own = SCALE * away.groupby(keys, dropna=False, sort=False).transform("median")
     place = [runs["panel"], runs["size"]]
-    shared = SCALE * away.where(away > 0).groupby(place, sort=False).transform("median")
-    scale = np.maximum(np.maximum(own, shared.fillna(0.0)), LEAST * median.abs())
-    n = groups.transform("count")
-    scale = scale * np.sqrt(n / (n - 1).clip(lower=1))  # as a new one lies from the mean of others
-    far = (away / scale.where(scale > 0)).where(n > 2, 0.0)
-    found = runs.assign(median=median, far=far)[far > FAR]
+    spread = away.where(away > 0).groupby(place, sort=False).quantile(0.75) / QUARTER
+    shared = spread.reindex(pd.MultiIndex.from_arrays(place)).set_axis(runs.index)
+    scale = np.maximum(shared.fillna(0.0), LEAST * median.abs())
+    p, n = _from_the_others(apart, keys)
+    far = away / scale.where(scale > 0)
+    alone = (far > SOME) & (p * max(1, (n > 3).sum()) < 0.05)
+    gross = (far > FAR) & (away > FAR * own) & (n > 2)
+    found = runs.assign(median=median, far=far)[alone | gross]
     return found.sort_values("far", ascending=False, kind="stable")
+
+
+def _from_the_others(values, keys):
+    """Of each value, p of its distance from the others of its group; and how many the group has."""
+    n, total = (
+        values.groupby(keys, dropna=False, sort=False).transform(how) for how in ("count", "sum")
+    )
+    squares = (values**2).groupby(keys, dropna=False, sort=False).transform("sum")
+    others = (n - 1).where(n > 3)
+    mean = (total - values) / others
+    variance = (squares - values**2 - others * mean**2).clip(lower=0) / (others - 1)
+    sem = np.sqrt(variance * (1 + 1 / others))
+    t = (values - mean).abs() / sem.where(sem > 0)
+    p = 2 * stdtr((others - 1).to_numpy(float), -t.where(sem > 0, np.inf).to_numpy(float))
+    return pd.Series(p, index=values.index).where(others.notna(), 1.0), n
 
 
 def unlearned(picked, metric, maximize):
