@@ -210,10 +210,10 @@ FAULTS = {
     "x = 1": "must define get_study()",
     "get_study = 3": "must define get_study()",
     "def get_study():\n    pass": "get_study() must return a samscale Study, not NoneType",
-    "\ndef get_study():\n    raise OSError('a\\nb')": ", line 3: OSError: a b",
-    "import sys\nsys.exit(3)": ", line 2: it exits: 3",
-    "def f(:": ", line 1: SyntaxError: ",
-    "def get_study():\n    return get_study()": ", line 2: RecursionError: ",
+    "\ndef get_study():\n    raise OSError('a\\nb')": ": OSError: a b (line 3)",
+    "import sys\nsys.exit(3)": ": SystemExit: 3 (line 2)",
+    "def f(:": ": SyntaxError: ",
+    "def get_study():\n    return get_study()": ": RecursionError: ",
     "def get_study(a): ...": "TypeError: get_study() missing 1 required positional argument",
 }
 

@@ -120,10 +120,9 @@ def _fault(field, file, error):
     lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename).resolve() == here]
     if isinstance(error, SyntaxError) and pathlib.Path(error.filename or "").resolve() == here:
         lines.append(error.lineno)
-    where = f", line {lines[-1]}" if lines else ""
-    what = "it exits" if isinstance(error, SystemExit) else type(error).__name__
-    said = " ".join(str(error).split())
-    return f"{field}={file!r}{where}: {what}" + (f": {said}" if said else "")
+    where = f" (line {lines[-1]})" if lines else ""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{field}={file!r}: {words}{where}"
 
 
 def _ready(config: Config, workdir):

@@ -144,7 +144,7 @@ def check(axis: Any) -> None:
 def _check_name(name, role):
     if role not in (SCIENTIFIC, NUISANCE, REPEATED):
         legal = f"{SCIENTIFIC!r}, {NUISANCE!r} or {REPEATED!r}"
-        raise ValueError(f"role={said(role)} of {name!r}: must be {legal}")
+        raise ValueError(f"axes: role={said(role)} of {name!r}: must be {legal}")
     if (name == METHOD) and role != SCIENTIFIC:
         raise ValueError(
             f"role={role!r} of {METHOD!r}: must be {SCIENTIFIC!r}, as methods() makes it"
