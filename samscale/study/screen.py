@@ -50,10 +50,9 @@ def show(found) -> None:
             str(row["n"]),
         )
     console.print(table)
-    failed = found.cells[found.cells["status"] == "failed"]
-    more = [words for words in found.info["warnings"] if words not in set(failed["reason"])]
-    for warning in (*analysis.warnings, *more):
+    for warning in analysis.warnings:
         console.print(Text.assemble(("warning", "bold"), ": ", warning), soft_wrap=True)
+    failed = found.cells[found.cells["status"] == "failed"]
     for _, row in failed.head(MOST_FAILED).iterrows():
         console.print(f"failed: {row['run_id']}: {row['reason']}", highlight=False)
     if len(failed) > MOST_FAILED:
