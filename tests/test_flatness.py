@@ -137,7 +137,7 @@ def test_measures_of_the_same_points_add_up_and_others_are_moved_aside(trained, 
     said = capsys.readouterr().err
     assert "flatness.json: what was measured on 50 examples (step " in said
     aside = trained / said.split()[-1]
-    assert json.loads(aside.read_text()) == before
+    assert files.read_json(aside) == before
 
 
 def test_double_precision_is_another_way_of_measuring(trained, capsys):

@@ -233,6 +233,7 @@ def _run(chosen, name, args, execute, command):
     conduct.conduct(chosen, name, args.workdir, execute, command, **how)
     found, path = publish.publish(args.workdir, name)
     screen.show(found)
+    _tell(found.info["warnings"])
     print(f"Report: {path}\nRun folders: {args.workdir}")
     if args.quick:
         print("--quick: too few epochs, seeds and radii to answer the question.")

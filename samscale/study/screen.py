@@ -50,10 +50,9 @@ def show(found) -> None:
             str(row["n"]),
         )
     console.print(table)
-    failed = found.cells[found.cells["status"] == "failed"]
-    more = [words for words in found.info["warnings"] if words not in set(failed["reason"])]
-    for warning in (*analysis.warnings, *more):
+    for warning in analysis.warnings:
         _say(console, Text.assemble(("warning", "bold"), ": ", warning))
+    failed = found.cells[found.cells["status"] == "failed"]
     for _, row in failed.head(MOST_FAILED).iterrows():
         _say(console, f"failed: {row['run_id']}: {row['reason']}")
     if len(failed) > MOST_FAILED:
