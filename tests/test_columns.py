@@ -45,7 +45,8 @@ def test_every_column_of_every_table_is_reserved(monkeypatch):
     results.cells(tiny(), "nowhere")
     names = {name for name in seen if name.isidentifier()} - {AXIS, "rho", *results_of_runs()}
     assert {"score", "position", "choice"} < names  # those that live for a moment, too
-    assert {name for name in names if not columns.is_column(name, nuisance=True)} == set()
+    missing = {name for name in names if not columns.is_column(name, nuisance=True)}
+    assert not missing, sorted(missing)
 
 
 def results_of_runs():

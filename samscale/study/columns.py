@@ -7,14 +7,18 @@ all axes stand in the lines of ``study.jsonl``. A test looks at every table that
 LINE = ("run_id", "status", "reason", "seconds", "time")  # of study.jsonl, beside labels and value
 # fmt: off
 TABLES = (
-    "against", "at", "base", "below", "bias", "cell", "edge", "efficiency", "epoch", "extra",
-    "facet", "fall", "fall_sure", "first", "gain", "gradients", "high", "honest", "last", "low",
-    "max", "mean", "measure", "measured", "memory", "method", "min", "n", "nuisance",
-    "num_params", "nunique", "order", "p", "panel", "parameters", "part", "picked", "position",
-    "protocol", "radius", "rank", "reason", "rise", "rise_sure", "run_id", "score",
-    "score_against", "seconds", "seed", "select", "sem", "sentence", "series", "shape", "sinks",
-    "size", "sizes", "slope", "squares", "status", "tau", "test", "text", "validation", "value",
-    "values", "verdict", "w", "wb", "x",
+    "_value", "against", "alone", "at", "base", "below", "best", "bias", "cell", "chance", "choice",
+    "count", "covariance", "covariance_against", "difference", "doubt", "edge", "edges",
+    "efficiency", "epoch", "extra", "facet", "fall", "fall_sure", "far", "first", "freedom", "gain",
+    "gradients", "high", "honest", "last", "least", "log", "low", "max", "mean", "measure",
+    "measured", "median", "memory", "method", "middle", "min", "most", "n", "nuisance",
+    "num_params", "nunique", "one", "order", "ours", "ours_freedom", "ours_sem", "own", "p",
+    "p_holm", "p_slope", "panel", "paper", "paper_freedom", "paper_sem", "parameters", "part",
+    "picked", "position", "protocol", "quoted", "radius", "rank", "rank_high", "rank_level",
+    "rank_low", "reason", "rise", "rise_sure", "run_id", "score", "score_against", "seconds",
+    "seed", "select", "sem", "sentence", "series", "shape", "signed", "sinks", "size", "sizes",
+    "slope", "span", "square", "squares", "status", "sum", "sure", "tau", "test", "text", "told",
+    "validation", "value", "values", "variance", "verdict", "vertex", "x", "z",
 )
 # fmt: on
 PREFIXES = ("flatness_",)
