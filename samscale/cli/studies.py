@@ -6,6 +6,7 @@ import sys
 from samscale import shipped
 from samscale.cli.train import call
 from samscale.cli.words import (
+    FINITE,
     Number,
     check_there,
     check_workdir,
@@ -21,6 +22,7 @@ from samscale.training.progress import wrapped
 from samscale.training.signals import stoppable
 
 MANY = 10_000  # cells of a study that is run without being asked about
+NO_SPREAD = "Power is not known yet: that takes runs of two seeds or more."
 FORMATS = ("pdf", "png", "svg")
 FIGURES = "gain, absolute, radius, heatmap, training, cost, efficiency, flatness"
 
@@ -44,6 +46,7 @@ def study(argv) -> int:
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the executor"
     )
+    _effect_argument(parser)
     parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
     parser.add_argument(
         "--keep-going", action="store_true", help="even if the first cells fail for one reason"
@@ -72,7 +75,7 @@ def _study(args, command) -> int:
             store.check_same(args.workdir, _name_of(args), chosen, args.file)
             _ready(chosen, args.workdir)
             if args.dry_run:
-                return _dry_run(chosen, args.workdir)
+                return _dry_run(chosen, args)
     except ValueError as error:
         return fail(error, 2)
     with stoppable():
@@ -167,7 +170,11 @@ def results(argv) -> int:
 def report(argv) -> int:
     parser = _parser(report, "workdir")
     _study_argument(parser)
-    args = parser.parse_args(argv[1:])
+    _effect_argument(parser)
+    try:
+        args = parser.parse_args(argv[1:])
+    except ValueError as error:
+        return fail(error, 2)
 
     def show():
         from samscale.study import pictures
@@ -175,6 +182,8 @@ def report(argv) -> int:
 
         found, path = publish(args.workdir, _named(args))
         _tell(found.info["warnings"])
+        if args.effect is not None:
+            _say_power(found.cells, found.analysis, found.design, args.effect)
         if names := ", ".join(pictures.left_out(found.study)):
             print(
                 f"left out: {names}, code outside of samscale; say --trust to run it",
@@ -257,11 +266,36 @@ def _ready(chosen, workdir):
         print(sentence, file=sys.stderr)
 
 
-def _dry_run(chosen, workdir):
-    from samscale.study import plan, screen
+def _dry_run(chosen, args):
+    from samscale.study import plan, results, screen
+    from samscale.study.analysis import analyse
+    from samscale.study.publish import design_of
 
-    screen.show_plan(plan.plan(chosen, workdir))
+    screen.show_plan(plan.plan(chosen, args.workdir))
+    cells, design = results.cells(chosen, args.workdir), design_of(chosen)
+    _say_power(cells, analyse(cells, design), design, args.effect)
     return 0
+
+
+def _effect_argument(parser):
+    words = "say what it takes to tell a gain of so many points (or of the metric's unit)"
+    parser.add_argument(
+        "--effect", action=Number, kind=float, law=FINITE, metavar="GAIN", help=words
+    )
+
+
+def _say_power(cells, analysis, design, effect):
+    """What the seeds at hand can tell, of the effects that were seen or of the one asked for."""
+    from samscale.study import power
+    from samscale.study.report import frames
+
+    seconds = power.seconds_of_a_seed(cells)
+    if effect is None:
+        lines = list(power.sentences(analysis.power, seconds, design))
+    else:
+        size = effect / frames.unit(design).factor
+        lines = list(power.sentences_of(analysis.power, size, seconds, design))
+    print(wrapped("\n".join(lines or [NO_SPREAD])))
 
 
 def _tell(sentences):

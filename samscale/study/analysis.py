@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from samscale.study import agreement, choices, radii, ranks, sentences, statistics, suspects
+from samscale.study import (
+    agreement,
+    choices,
+    power,
+    radii,
+    ranks,
+    sentences,
+    statistics,
+    suspects,
+)
 from samscale.study.statistics import CELL, OTHERS, PAIR, TEST, TREND, VALIDATION, headline
 
 STATS = ["n", "mean", "sem", "low", "high"]
@@ -48,7 +57,8 @@ class Analysis:
     selection: list[str]  # what choosing on the same seeds or on test adds, in sentences
     agreement: pd.DataFrame  # with the paper's numbers, see `agreement.compare`
     bests: pd.DataFrame  # each seed's best radius, with its 95 % interval over seeds
-    notes: list[str]  # on many intervals at once, and on the paper, in sentences
+    power: pd.DataFrame  # the smallest effects that this many seeds can tell, see `power.table`
+    notes: list[str]  # on many intervals at once, on power, and on the paper, in sentences
 
 
 def analyse(cells, design) -> Analysis:
@@ -94,6 +104,7 @@ def analyse(cells, design) -> Analysis:
     worse = _worse(picked, design)
     radius, bests = _radius(runs, chosen, design)
     compared = agreement.compare(gains, chosen, design.paper, design)
+    able = power.table(gains, trends, design.baseline)
     return Analysis(
         chosen=chosen[[*CELL, "protocol", *nuisance, *STATS, "edge", *COSTS]],
         fixed=fixed[[*CELL, *nuisance, *STATS, "select"]],
@@ -106,7 +117,12 @@ def analyse(cells, design) -> Analysis:
         selection=list(sentences.selection(gains, design)),
         agreement=compared,
         bests=bests,
-        notes=[*sentences.many(headline(gains)), *sentences.agreement(compared, design)],
+        power=able,
+        notes=[
+            *sentences.many(headline(gains)),
+            *power.sentences(able, power.seconds_of_a_seed(cells), design),
+            *sentences.agreement(compared, design),
+        ],
     )
 
 

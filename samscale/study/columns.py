@@ -8,12 +8,12 @@ LINE = ("run_id", "status", "reason", "seconds", "time")  # of study.jsonl, besi
 # fmt: off
 TABLES = (
     "_value", "against", "alone", "at", "base", "below", "best", "bias", "cell", "chance", "choice",
-    "count", "covariance", "covariance_against", "difference", "doubt", "edge", "edges",
-    "efficiency", "epoch", "extra", "facet", "fall", "fall_sure", "far", "first", "freedom", "gain",
-    "gradients", "high", "honest", "last", "least", "log", "low", "max", "mean", "measure",
-    "measured", "median", "memory", "method", "middle", "min", "most", "n", "nuisance",
-    "num_params", "nunique", "one", "order", "ours", "ours_freedom", "ours_sem", "own", "p",
-    "p_holm", "p_slope", "panel", "paper", "paper_freedom", "paper_sem", "parameters", "part",
+    "count", "covariance", "covariance_against", "detectable", "difference", "doubt", "edge",
+    "edges", "effect", "efficiency", "epoch", "extra", "facet", "fall", "fall_sure", "far", "first",
+    "freedom", "gain", "gradients", "high", "honest", "last", "least", "log", "low", "max", "mean",
+    "measure", "measured", "median", "memory", "method", "middle", "min", "most", "n", "needed",
+    "nuisance", "num_params", "nunique", "one", "order", "ours", "ours_freedom", "ours_sem", "own",
+    "p", "p_holm", "p_slope", "panel", "paper", "paper_freedom", "paper_sem", "parameters", "part",
     "picked", "position", "protocol", "quoted", "radius", "rank", "rank_high", "rank_level",
     "rank_low", "reason", "rise", "rise_sure", "run_id", "score", "score_against", "seconds",
     "seed", "select", "sem", "sentence", "series", "shape", "signed", "sinks", "size", "sizes",

@@ -28,8 +28,14 @@ class Findings(NamedTuple):
 def find(workdir, name: str) -> Findings:
     """Raises ``ValueError`` where the work folder holds no such study."""
     study, starts = store.load(workdir, name)
-    table = results.cells(study, workdir)
-    design = Design(
+    table, design = results.cells(study, workdir), design_of(study)
+    info = _info(name, study, starts) | {"warnings": results.damages(table)}
+    return Findings(study, table, design, analyse(table, design), info)
+
+
+def design_of(study: Study) -> Design:
+    """What the analysis must know about a study."""
+    return Design(
         nuisance=tuple(axis.name for axis in study.role(NUISANCE)),
         baseline=next(iter(study.methods.values)),
         metric=study.metric,
@@ -39,8 +45,6 @@ def find(workdir, name: str) -> Findings:
         log_x=study.x == "num_params",
         paper=dict(study.paper),
     )
-    info = _info(name, study, starts) | {"warnings": results.damages(table)}
-    return Findings(study, table, design, analyse(table, design), info)
 
 
 def publish(workdir, name: str) -> tuple[Findings, pathlib.Path]:

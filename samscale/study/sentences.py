@@ -9,6 +9,16 @@ from samscale.study import statistics
 from samscale.study.agreement import SLOPE
 from samscale.study.choices import candidates
 from samscale.study.statistics import OTHERS, TEST, TREND, VALIDATION
+from samscale.study.wording import (
+    amount,
+    by_method,
+    count,
+    interval,
+    level,
+    sentence,
+    share,
+    unit_of_x,
+)
 
 VERBS = {"grows": "grows", "shrinks": "shrinks", "no evidence": "changes"}
 TWO = "it needs two sizes"
@@ -20,42 +30,42 @@ def trend(row, design):
     """A row of ``trends``: "The gain of sam over sgd grows with parameters: ..., on 10 seeds."."""
     gain = f"the gain of {row.method} over {row.against}{_protocol(row, design)}"
     if not row.n:
-        return _start(row.panel, f"nothing can be said yet of how {gain} changes: {TWO}")
+        return sentence(row.panel, f"nothing can be said yet of how {gain} changes: {TWO}")
     if row.sizes < TREND and row.n >= FEW:
-        return _start(row.panel, _between(row, gain, design))
+        return sentence(row.panel, _between(row, gain, design))
     claim = _claim(row, gain, design)
-    slope = f"{_amount(row.slope, design)} per {_step(design)}"
-    slope = f"{slope} ({_interval(row.low, row.high, design)})"
+    slope = f"{amount(row.slope, design)} per {unit_of_x(design)}"
+    slope = f"{slope} ({interval(row.low, row.high, design)})"
     rank = f", Kendall's tau {row.tau:+.2f} (p = {row.p:.2g})" if row.tau == row.tau else ""
-    seeds = "" if row.n < FEW else f", on {_count(row.n, 'seed')}"
-    return _start(row.panel, f"{claim}: {slope}{rank}{seeds}")
+    seeds = "" if row.n < FEW else f", on {count(row.n, 'seed')}"
+    return sentence(row.panel, f"{claim}: {slope}{rank}{seeds}")
 
 
 def radius(row, design):
     """A row of ``radius``: how the best nuisance value moves over sizes."""
     best = f"the best {row.nuisance} of {row.method}"
     if row.sizes < 2:
-        return _start(row.panel, f"nothing can be said yet of how {best} changes: {TWO}")
+        return sentence(row.panel, f"nothing can be said yet of how {best} changes: {TWO}")
     if row.values == 1:
-        return _start(row.panel, f"{best} is {row.first:g} at each of {row.sizes} sizes")
+        return sentence(row.panel, f"{best} is {row.first:g} at each of {row.sizes} sizes")
     moves = f"{row.first:g} at the smallest size, {row.last:g} at the largest"
     edge = ""
     if row.edges:
-        where = f"{row.edges} of {_count(row.told, 'size')}"
+        where = f"{row.edges} of {count(row.told, 'size')}"
         edge = f"; at {where} it is at the edge of its grid, and the true one may lie beyond"
     if not row.sizes >= TREND:
         few = f"too few sizes to tell whether {best} changes with {design.x_name}"
-        return _start(row.panel, f"{few}, a trend needs {TREND}: {moves}{edge}")
+        return sentence(row.panel, f"{few}, a trend needs {TREND}: {moves}{edge}")
     if row.n < FEW:
-        few = f"{_count(row.n, 'seed')} {'does' if row.n == 1 else 'do'} not tell"
-        return _start(
+        few = f"{count(row.n, 'seed')} {'does' if row.n == 1 else 'do'} not tell"
+        return sentence(
             row.panel, f"{few} whether {best} changes with {design.x_name}: {moves}{edge}"
         )
-    how = f"{_factor(row, design)}, on {_count(row.n, 'seed')}"
+    how = f"{_factor(row, design)}, on {count(row.n, 'seed')}"
     if row.verdict == "no evidence":
         claim = f"there is no evidence that {best} changes with {design.x_name}"
-        return _start(row.panel, f"{claim}: {moves} ({how}){edge}")
-    return _start(row.panel, f"{best} {row.verdict} with {design.x_name}: {moves} ({how}){edge}")
+        return sentence(row.panel, f"{claim}: {moves} ({how}){edge}")
+    return sentence(row.panel, f"{best} {row.verdict} with {design.x_name}: {moves} ({how}){edge}")
 
 
 def answer(trends, gains, worse, design):
@@ -71,7 +81,7 @@ def answer(trends, gains, worse, design):
     gains = gains[(gains["panel"] == row.panel) & (gains["method"] == row.method)]
     ends = gains[gains["x"] == gains["x"].max()]
     sizes = " and ".join(
-        f"{_amount(end.mean, design)} over {end.against} ({_interval(end.low, end.high, design)})"
+        f"{amount(end.mean, design)} over {end.against} ({interval(end.low, end.high, design)})"
         for end in ends.itertuples()
     )
     last = f"At the largest size, {ends['size'].iloc[0]}, it is {sizes}."
@@ -93,9 +103,9 @@ def selection(gains, design):
         if protocol == VALIDATION and abs(bias) <= 1e-9 * abs(mean):
             continue
         over = f"the mean gain of {method} over {design.baseline}"
-        numbers = f"{_amount(mean, design)} instead of {_amount(mean - bias, design)}"
+        numbers = f"{amount(mean, design)} instead of {amount(mean - bias, design)}"
         text = f"with {how[protocol]}, {over} would be {numbers}"
-        yield _start(panel, f"{text}: selection adds {_amount(bias, design)}")
+        yield sentence(panel, f"{text}: selection adds {amount(bias, design)}")
 
 
 def many(gains):
@@ -123,17 +133,17 @@ def agreement(compared, design):
         over = f"the gain of {method} over {design.baseline}"
         chosen = f", {' and '.join(design.nuisance)} chosen on test" if design.nuisance else ""
         outside = statistics.excludes_zero(points["low"], points["high"]) != 0
-        text = f"{over}{chosen}, differs from the paper's at {_share(outside)} sizes"
+        text = f"{over}{chosen}, differs from the paper's at {share(outside)} sizes"
         if points["paper_sem"].isna().all():
             text += " (the paper prints no errors)"
         for row in slope.itertuples():
-            step = f"per {_step(design)}"
+            step = f"per {unit_of_x(design)}"
             text += (
-                f"; its slope is {_amount(row.ours, design)} {step}, the paper's "
-                f"{_amount(row.paper, design)}: {_amount(row.difference, design)} apart "
-                f"({_interval(row.low, row.high, design)})"
+                f"; its slope is {amount(row.ours, design)} {step}, the paper's "
+                f"{amount(row.paper, design)}: {amount(row.difference, design)} apart "
+                f"({interval(row.low, row.high, design)})"
             )
-        yield _start(panel, text)
+        yield sentence(panel, text)
 
 
 def unfinished(cells):
@@ -143,12 +153,12 @@ def unfinished(cells):
     for run in cells[failed][:1].itertuples():
         why = run.reason or "its value is not finite"
         yield (
-            f"{_share(failed)} runs failed ({_by_method(cells[failed])}), for instance "
+            f"{share(failed)} runs failed ({by_method(cells[failed])}), for instance "
             f"{run.method} at {run.size}: {why}. Gains rest on the others."
         )
     missing = cells["status"] == "missing"
     if missing.any():
-        yield f"{_share(missing)} runs are missing ({_by_method(cells[missing])})."
+        yield f"{share(missing)} runs are missing ({by_method(cells[missing])})."
 
 
 def choices(fixed, chosen, design):
@@ -157,7 +167,7 @@ def choices(fixed, chosen, design):
     for (panel, method), rows in uneven.groupby(["panel", "method"], sort=False):
         kinds = f"values of {_axes(rows, design)} for {method}"
         text = f"{kinds} with fewer finished seeds than others could not be chosen"
-        yield _start(panel, f"at {_count(rows['size'].nunique(), 'size')}, {text}")
+        yield sentence(panel, f"at {count(rows['size'].nunique(), 'size')}, {text}")
     by = ["panel", "size", "method"]
     honest = chosen[chosen["protocol"] == VALIDATION].set_index(by).index
     blind = chosen[~chosen.set_index(by).index.isin(honest)]
@@ -170,9 +180,9 @@ def choices(fixed, chosen, design):
     quoted = statistics.headline(chosen)
     for (panel, method), rows in quoted.groupby(["panel", "method"], sort=False):
         if rows["edge"].any():
-            where = f"the edge of its grid at {rows['edge'].sum()} of {_count(len(rows), 'size')}"
+            where = f"the edge of its grid at {rows['edge'].sum()} of {count(len(rows), 'size')}"
             best = f"the best {_axes(rows, design)} of {method}"
-            yield _start(panel, f"{best} is at {where}: a better one may lie beyond")
+            yield sentence(panel, f"{best} is at {where}: a better one may lie beyond")
 
 
 def lone_seeds(chosen, design):
@@ -180,10 +190,10 @@ def lone_seeds(chosen, design):
     alone = chosen[(chosen["n"] < 2) & (chosen["protocol"] == OTHERS)]
     alone = alone.dropna(subset=list(design.nuisance), how="all") if design.nuisance else alone[:0]
     for (panel, method), rows in alone.groupby(["panel", "method"], sort=False):
-        at = _count(rows["size"].nunique(), "size")
+        at = count(rows["size"].nunique(), "size")
         axes = _axes(rows, design)
         text = f"at {at}, a single seed of {method} chose its {axes} on its own validation data"
-        yield _start(panel, f"{text}: luck of that run is part of its gain")
+        yield sentence(panel, f"{text}: luck of that run is part of its gain")
 
 
 def tries(counts, design):
@@ -203,15 +213,15 @@ def outliers(found, design):
     found = found.sort_values("quoted", ascending=False, kind="stable")
     runs = [
         f"{' '.join(filter(None, [row['panel'], row['method'], *_values(row, design)]))} at "
-        f"{row['size']}, seed {row['seed']}: {_level(row['value'], design)}, where the median of "
-        f"its seeds is {_level(row['median'], design)}"
+        f"{row['size']}, seed {row['seed']}: {level(row['value'], design)}, where the median of "
+        f"its seeds is {level(row['median'], design)}"
         for row in found[:NAMED].to_dict("records")
     ]
     if runs:
         more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
         behind = f", {found['quoted'].sum()} of them behind the gains that are quoted"
-        count = f"{_count(len(found), 'run')} {'lies' if len(found) == 1 else 'lie'}"
-        text = f"{count} far from the other seeds{behind} ({'; '.join(runs)}{more})"
+        number = f"{count(len(found), 'run')} {'lies' if len(found) == 1 else 'lie'}"
+        text = f"{number} far from the other seeds{behind} ({'; '.join(runs)}{more})"
         yield f"{text}. A mean follows such a run; the rank-based interval hardly does."
 
 
@@ -225,12 +235,12 @@ def unlearned(found, design):
     found = found.assign(first=first).sort_values("first", kind="stable")
     for (panel, method), rows in found.groupby(["panel", "method"], sort=False):
         sizes = ", ".join(rows["size"][:NAMED]) + (", ..." if len(rows) > NAMED else "")
-        levels = f"{_level(rows['value'].iloc[0], design)}"
-        chance = _level(rows["chance"].iloc[0], design)
-        claim = f"{method} has not learned at {_count(len(rows), 'size')} ({sizes})"
+        levels = f"{level(rows['value'].iloc[0], design)}"
+        chance = level(rows["chance"].iloc[0], design)
+        claim = f"{method} has not learned at {count(len(rows), 'size')} ({sizes})"
         text = f"{claim}: {levels}, where a constant prediction has {chance}"
         so = ", so that gains over it mean little" if method == design.baseline else ""
-        yield _start(panel, text + so)
+        yield sentence(panel, text + so)
 
 
 def few_seeds(gains):
@@ -239,34 +249,34 @@ def few_seeds(gains):
     for (panel, method, against), rows in gains.groupby(by, sort=False):
         few = rows[rows["n"] < FEW]
         if len(few):
-            sizes = f"at {len(few)} of {_count(len(rows), 'size')}"
+            sizes = f"at {len(few)} of {count(len(rows), 'size')}"
             gain = f"the gain of {method} over {against}"
             text = f"{gain} rests on fewer than {FEW} pairs of seeds {sizes}"
             so = "one pair gives no interval" if few["n"].min() < 2 else "intervals are very wide"
-            yield _start(panel, f"{text}: {so}")
+            yield sentence(panel, f"{text}: {so}")
 
 
 def bends(rows, design):
     """Warnings: gains that are not monotone beyond what seeds explain."""
     for row in rows.itertuples():
         up, down = ("rises", "falls") if row.shape > 0 else ("falls", "rises")
-        rise, fall = (_amount(abs(step), design, sign="") for step in (row.rise, row.fall))
+        rise, fall = (amount(abs(step), design, sign="") for step in (row.rise, row.fall))
         gain = f"the gain of {row.method} over {row.against} is not monotone"
         there = f"{design.x_name} = {row.x:,.6g}"
-        yield _start(row.panel, f"{gain}: it {up} by {rise} up to {there}, then {down} by {fall}")
+        yield sentence(row.panel, f"{gain}: it {up} by {rise} up to {there}, then {down} by {fall}")
 
 
 def worse(row, design):
     """Warning: a baseline that got worse as x grew."""
     if row.sinks:
-        slope = _amount(-row.slope, design, sign="")
-        ends = _interval(-row.high, -row.low, design)
-        how = f"by {slope} per {_step(design)}, {ends}"
+        slope = amount(-row.slope, design, sign="")
+        ends = interval(-row.high, -row.low, design)
+        how = f"by {slope} per {unit_of_x(design)}, {ends}"
     else:
-        drop = _amount(row.fall, design, sign="")
+        drop = amount(row.fall, design, sign="")
         how = f"by {drop} since its best at {design.x_name} = {row.x:,.6g}"
     claim = f"the baseline {row.method} itself got worse as {design.x_name} grew ({how})"
-    return _start(row.panel, f"{claim}: then the gain is not SAM's merit")
+    return sentence(row.panel, f"{claim}: then the gain is not SAM's merit")
 
 
 def _tally(rows, worse, design):
@@ -300,7 +310,7 @@ def _claim(row, gain, design):
     if row.n < FEW:
         verb = "does" if row.n == 1 else "do"
         what = f"{gain} changes with {design.x_name}"
-        return f"{_count(row.n, 'seed')} {verb} not tell whether {what}"
+        return f"{count(row.n, 'seed')} {verb} not tell whether {what}"
     verb = f"{gain} {VERBS[row.verdict]} with {design.x_name}"
     return f"there is no evidence that {verb}" if row.verdict == "no evidence" else verb
 
@@ -309,8 +319,8 @@ def _between(row, gain, design):
     """Of two sizes: their difference, which is no trend."""
     ends = (float(row.span * end) for end in (row.slope, row.low, row.high))
     difference, low, high = ends
-    size = f"{_amount(difference, design)} more at the larger ({_interval(low, high, design)})"
-    return f"two sizes do not show a trend: {gain} is {size}, on {_count(row.n, 'seed')}"
+    size = f"{amount(difference, design)} more at the larger ({interval(low, high, design)})"
+    return f"two sizes do not show a trend: {gain} is {size}, on {count(row.n, 'seed')}"
 
 
 def _sure(rows):
@@ -319,7 +329,7 @@ def _sure(rows):
 
 def _factor(row, design):
     """How far the mean best of the seeds moves."""
-    unit = f"per {_step(design)}"
+    unit = f"per {unit_of_x(design)}"
     if not row.log:
         return f"{row.slope:+.2g} {unit}, 95 % interval {row.low:+.2g} to {row.high:+.2g}"
     times, low, high = (10.0 ** min(end, 99.0) for end in (row.slope, row.low, row.high))
@@ -338,46 +348,3 @@ def _protocol(row, design):
 def _axes(rows, design):
     """The nuisance axes that apply to these rows, in words."""
     return " and ".join(axis for axis in design.nuisance if rows[axis].notna().any())
-
-
-def _interval(low, high, design):
-    if low != low:
-        return "no interval from one seed"
-    low, high = (_amount(end, design, unit=False) for end in (low, high))
-    return f"95 % interval {low} to {high}"
-
-
-def _amount(value, design, sign="+", unit=True):
-    """Two digits: "+0.31 points" for an accuracy, "-0.012 in loss" for a loss."""
-    points = design.metric == "accuracy"
-    number = f"{float(f'{100 * value if points else value:.2g}'):{sign}g}"
-    noun = f"in {design.metric}"
-    if points:
-        noun = "point" if number.lstrip("+-") == "1" else "points"
-    return f"{number} {noun}" if unit else number
-
-
-def _level(value, design):
-    """A value of the metric itself: "95.6 %"."""
-    return f"{100 * value:.4g} %" if design.metric.endswith("accuracy") else f"{value:.4g}"
-
-
-def _step(design):
-    return "factor of ten" if design.log_x else "unit"
-
-
-def _count(n, noun):
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _share(flags):
-    return f"{flags.sum()} of {len(flags)}"
-
-
-def _by_method(rows):
-    return ", ".join(f"{name} {n}" for name, n in rows["method"].value_counts(sort=False).items())
-
-
-def _start(panel, text):
-    """A sentence, about one panel where there are several."""
-    return f"With {panel}, {text}." if panel else f"{text[0].upper()}{text[1:]}."
