@@ -93,11 +93,11 @@ def spread(weight, like):
 
 
 def wide(x):
-    """An array in float32, or in what is wider."""
-    x = _array(x)
+    """An array of JAX in float32, or in what is wider."""
+    x = jnp.asarray(x)
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.asarray(x).astype(dtype)
+    return x.astype(dtype)
 
 
 def _aligned(loss, outputs, y):

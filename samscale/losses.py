@@ -120,13 +120,13 @@ def exact_cross_entropy(outputs, batch, smoothing=0.0):
     outputs, y, legal = _labelled("exact_cross_entropy", outputs, batch)
     if outputs.ndim != 2:
         raise ValueError(f"exact_cross_entropy: outputs must be (n, classes), not {outputs.shape}")
-    y = y[:, None]
-    own = jnp.take_along_axis(outputs, y, axis=-1)
+    # an index beyond the end gives NaN, and leaves the arithmetic of all others as it is
+    y = jnp.where(legal, y, outputs.shape[-1])[:, None]
+    own = jnp.take_along_axis(outputs, y, axis=-1, mode="fill")
     other = jnp.arange(outputs.shape[-1])[None] != y
     away = jnp.where(other, outputs - own, -jnp.inf)
     loss = jax.nn.softplus(jax.nn.logsumexp(away, axis=-1))
-    loss = loss + smoothing * (own[:, 0] - outputs.mean(-1)) if smoothing else loss
-    return jnp.where(legal, loss, jnp.nan)
+    return loss + smoothing * (own[:, 0] - outputs.mean(-1)) if smoothing else loss
 
 
 def squared_errors(outputs, batch):

@@ -4,10 +4,27 @@ Learning rate and weight decay may be traced arrays, so that one compiled progra
 them. A schedule is a *shape*, multiplied by the learning rate; its argument counts optimizer steps.
 """
 
+import contextlib
+import functools
+
+import jax
 import jax.numpy as jnp
 import optax
 
 from samscale.kernels import kernels
+
+
+def _standard(f):
+    """``f`` under JAX's standard promotion of dtypes: the numbers of schedules and of optax mix
+    them, counts with floats, float32 with bfloat16."""
+
+    @functools.wraps(f)
+    def under_standard(*args, **kwargs):
+        strict = jax.config.jax_numpy_dtype_promotion != "standard"
+        with jax.numpy_dtype_promotion("standard") if strict else contextlib.nullcontext():
+            return f(*args, **kwargs)
+
+    return under_standard
 
 
 def constant(num_steps):
@@ -60,6 +77,10 @@ def schedule(name, num_steps, warmup_steps=0):
     ``step`` count from the very start; ``inverse_sqrt`` rises to $1 / \sqrt{warmup}$, which it
     would have reached by then (Vaswani et al., 2017).
     """
+    return _standard(_risen(name, num_steps, warmup_steps))
+
+
+def _risen(name, num_steps, warmup_steps):
     if not warmup_steps:
         return SCHEDULES[name](num_steps)
     if name in COUNTS_FROM_START:
@@ -105,9 +126,11 @@ def build(
     coupled = mode == "coupled" or (mode == "default" and base not in DECOUPLED)
     decay = optax.add_decayed_weights(weight_decay, mask=kernels if on == "kernels" else None)
     direction = direction or BASES[base](**kw)
-    return optax.chain(
+    whole = optax.chain(
         *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         *([decay, direction] if coupled else [direction, decay]),
         *beside,
         optax.scale_by_learning_rate(lambda t: learning_rate * shape(t)),
     )
+    update = _standard(optax.with_extra_args_support(whole).update)
+    return optax.GradientTransformationExtraArgs(whole.init, update)

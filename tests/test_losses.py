@@ -248,3 +248,152 @@ def test_squared_errors_leave_out_what_is_missing():
         losses.squared_errors(z, {"y": jnp.array([[0.0, jnp.nan], [3.0, 3.0]])}), [1, 1]
     )
     np.testing.assert_allclose(losses.squared_errors(z, {"y": jnp.array([1, 0])}), [2, 20])
+
+
+def refused(words, call):
+    with pytest.raises(ValueError, match=words) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+
+
+RANDOM = RNG.normal(size=(N, 1)).astype(np.float32)
+EITHER = [lambda f: f, jax.jit]
+
+
+@pytest.mark.parametrize("run", EITHER)
+@pytest.mark.parametrize("loss", [tasks.squared, tasks.binary_cross_entropy])
+def test_an_axis_of_length_one_at_the_end_may_be_left_out_on_either_side(loss, run):
+    y = (RANDOM > 0).astype(np.float32)
+    column = loss(RANDOM, y, WEIGHT)
+    for outputs, targets in ((RANDOM, y[:, 0]), (RANDOM[:, 0], y), (RANDOM[:, 0], y[:, 0])):
+        close(run(loss)(outputs, targets, WEIGHT), column)
+    assert tasks.squared(y, y[:, 0], ONES)["loss"] == 0
+    close(losses.squared_errors(RANDOM, {"y": y[:, 0]}), ((RANDOM - y) ** 2)[:, 0])
+
+
+@pytest.mark.parametrize("run", EITHER)
+@pytest.mark.parametrize(
+    "loss, outputs, y, weight, words",
+    [
+        (tasks.squared, OUTPUTS, TARGETS[:, 0], ONES, r"y must be shaped as outputs, \(7, 4\)"),
+        (tasks.squared, OUTPUTS[:, 0], TARGETS, ONES, r"y must be shaped as outputs, \(7,\)"),
+        (tasks.squared, OUTPUTS, TARGETS[:1], ONES, r"y must be shaped as outputs"),
+        (tasks.squared, OUTPUTS, TARGETS.T, ONES, r"y must be shaped as outputs"),
+        (tasks.squared, OUTPUTS, TARGETS, ONES[:, None], r"weight must be shaped \(7,\)"),
+        (tasks.squared, OUTPUTS, TARGETS, 1.0, r"weight must be shaped \(7,\)"),
+        (tasks.squared, OUTPUTS, TARGETS, ONES[:3], r"weight must be shaped \(7,\)"),
+        (tasks.squared, OUTPUTS, TARGETS, np.ones((N, K)), r"weight must be shaped \(7,\)"),
+        (tasks.squared, OUTPUTS[:, 0], CLASSES, ONES, "real targets must be floats"),
+        (tasks.squared, OUTPUTS, np.ones((N, K), int), ONES, "real targets must be floats"),
+        (tasks.squared, OUTPUTS, TARGETS + 1j, ONES, "y must hold real numbers, not complex64"),
+        (tasks.cross_entropy, OUTPUTS, CLASSES[:, None], ONES, r"without the last axis, not"),
+        (tasks.cross_entropy, OUTPUTS, CLASSES[:1], ONES, r"without the last axis, not"),
+        (tasks.cross_entropy, OUTPUTS, np.eye(K)[CLASSES], ONES, "whole numbers.*not float"),
+        (tasks.cross_entropy, OUTPUTS, np.float32(CLASSES), ONES, "whole numbers.*not float32"),
+        (tasks.cross_entropy, OUTPUTS, CLASSES, ONES[:, None], r"weight must be shaped \(7,\)"),
+        (tasks.binary_cross_entropy, OUTPUTS, YES_NO[:, 0], ONES, "y must be shaped as outputs"),
+        (tasks.binary_cross_entropy, OUTPUTS, YES_NO, ONES[:, None], "weight must be shaped"),
+    ],
+)
+def test_what_would_broadcast_is_refused_by_name(loss, outputs, y, weight, words, run):
+    if isinstance(weight, float) and run is jax.jit:
+        weight = np.float32(weight)
+    refused(f"^{loss.__name__}: .*{words}", lambda: run(loss)(outputs, y, weight))
+
+
+def test_labels_of_more_than_one_axis_count_labels():
+    z = RNG.normal(size=(4, 3, K)).astype(np.float32)
+    y = RNG.integers(0, K, (4, 3))
+    flat = z.reshape(12, K), y.ravel()
+    for loss in (tasks.cross_entropy, tasks.squared):
+        close(loss(z, y, np.ones(4)), loss(*flat, np.ones(12)))
+        weight = np.array([1, 0, 2, 0.5], np.float32)
+        close(loss(z, y, weight), loss(*flat, np.repeat(weight, 3)))
+        mask = RNG.integers(0, 2, (4, 3))
+        close(loss(z, y, mask), loss(*flat, mask.ravel()))
+    assert tasks.means(tasks.cross_entropy(0 * z, 0 * y, np.ones(4)))["accuracy"] == 1
+    refused("weight must be shaped", lambda: tasks.cross_entropy(z, y, np.ones((4, 1))))
+    refused("outputs must be", lambda: losses.exact_cross_entropy(z, {"y": y}))
+
+
+WRONG = {
+    "cross_entropy": (tasks.cross_entropy, OUTPUTS, CLASSES, [-1, K, 255]),
+    "squared": (tasks.squared, OUTPUTS, CLASSES, [-1, K, 255]),
+    "binary_cross_entropy": (tasks.binary_cross_entropy, OUTPUTS, YES_NO, [-1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("loss, outputs, y, wrong", WRONG.values(), ids=WRONG)
+def test_a_label_that_is_none_is_refused_and_where_it_is_not_known_the_loss_is_nan(
+    loss, outputs, y, wrong
+):
+    for value in wrong:
+        y = y.copy()
+        y[2] = value
+        refused(rf"^{loss.__name__}: y\[2.*\]={value}: must be", lambda y=y: loss(outputs, y, ONES))
+        assert np.isnan(jax.jit(loss)(outputs, y, ONES)["loss"])
+        padded = ONES.copy()
+        padded[2] = 0
+        rest = np.arange(N) != 2
+        wanted = loss(outputs[rest], y[rest], ONES[rest])
+        close(loss(outputs, y, padded), wanted)
+        close(jax.jit(loss)(outputs, y, padded), wanted)
+        assert np.isfinite(jax.jit(partial(gradient, loss))(outputs, y, padded)).all()
+
+
+@pytest.mark.parametrize("value", [-1, K, 200])
+def test_flatness_agrees_on_what_is_no_class(value):
+    batch = {"y": np.array([0, value, 1])}
+    for each in (losses.exact_cross_entropy, losses.squared_errors):
+        refused(
+            rf"y\[1\]={value}: must be a class, from 0 to 3", lambda e=each: e(OUTPUTS[:3], batch)
+        )
+        np.testing.assert_array_equal(np.isnan(jax.jit(each)(OUTPUTS[:3], batch)), [0, 1, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint32, np.int64])
+def test_classes_may_be_whole_numbers_of_any_size(dtype):
+    for loss in (tasks.cross_entropy, tasks.squared):
+        close(loss(OUTPUTS, CLASSES.astype(dtype), WEIGHT), loss(OUTPUTS, CLASSES, WEIGHT))
+    many = np.zeros((2, 300), np.float32)  # more than a byte tells apart
+    many[:, 3] = 9
+    y = np.array([3, 3], dtype)
+    assert tasks.cross_entropy(many, y, np.ones(2))["accuracy"] == 2
+    assert tasks.squared(many, y, np.ones(2))["loss"] == 2 * 64
+
+
+def test_a_large_label_does_not_wrap_around_into_a_class():
+    y = np.array([2**32 + 1, 0])
+    refused(
+        "y.0.=4294967297: must be a class", lambda: tasks.cross_entropy(OUTPUTS[:2], y, ONES[:2])
+    )
+
+
+def test_truth_values_are_classes_and_yes_or_no():
+    two = OUTPUTS[:, :2]
+    yes = CLASSES > 1
+    for loss in (tasks.cross_entropy, tasks.squared):
+        close(loss(two, yes, WEIGHT), loss(two, yes.astype(int), WEIGHT))
+    close(
+        tasks.binary_cross_entropy(OUTPUTS, YES_NO == 1, WEIGHT),
+        tasks.binary_cross_entropy(OUTPUTS, YES_NO, WEIGHT),
+    )
+
+
+@every
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_sums_are_float32_at_least_and_do_not_overflow(loss, y, dtype):
+    outputs = (300 * OUTPUTS).astype(dtype)
+    sums = loss(outputs, y, WEIGHT.astype(dtype))
+    close(sums, loss(outputs.astype(np.float32), y, WEIGHT))
+    assert {s.dtype for s in jax.tree.leaves(sums)} == {jnp.dtype("float32")}
+
+
+@every
+def test_losses_stand_under_strict_promotion_of_dtypes(loss, y):
+    with jax.numpy_dtype_promotion("strict"):
+        for dtype in (np.float32, np.float16):
+            for weight in (WEIGHT, np.ones(N, int)):
+                loss(OUTPUTS.astype(dtype), y, weight)
+        tasks.cross_entropy(OUTPUTS, CLASSES.astype(np.uint8), WEIGHT, smoothing=0.1)
+        losses.exact_cross_entropy(OUTPUTS, {"y": CLASSES.astype(np.uint8)}, 0.1)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from samscale.flatness.examples import check, count, pure, summed
+from samscale.sharpness import trees
 
 VECTORS = ("zero", "whole")  # what filter normalization makes of biases and scales
 
@@ -31,7 +32,7 @@ class PrincipalPlane(NamedTuple):
 
 
 def mean_loss(losses: Callable, params, data, batch_size: int | None = None):
-    r"""$L(w) = \frac1n \sum_i \ell_i(w)$, () in the dtype of the losses, by one forward pass.
+    r"""$L(w) = \frac1n \sum_i \ell_i(w)$, () in at least float32, by one forward pass.
 
     ``batch_size``: how many examples at a time; None, all at once. No example is left out or
     counted twice. Raises ``ValueError`` where it is below 1, or ``data`` has no examples.
@@ -39,7 +40,7 @@ def mean_loss(losses: Callable, params, data, batch_size: int | None = None):
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1, or None for all at once")
     check("losses", losses, params, data)
-    total = summed(lambda batch: losses(params, batch).sum(), data, batch_size)
+    total = summed(lambda batch: trees.wide(losses(params, batch)).sum(), data, batch_size)
     return total / count(data)
 
 
@@ -58,8 +59,8 @@ def filter_normalized(direction, params, vectors: str = "zero"):
     out. Arrays of fewer than two axes (biases, scales of norms) have no filters: they stay where
     they are (``vectors="zero"``), or get the norm of the whole array (``"whole"``); normalized
     element by element, nothing but signs would be left of them. A filter of zeros stays zero.
-    Raises ``ValueError`` for another ``vectors``, or trees of different shapes. Source: Li et al.,
-    2018, arXiv:1712.09913.
+    Norms are those of float32 at least. Raises ``ValueError`` for another ``vectors``, or trees of
+    different shapes. Source: Li et al., 2018, arXiv:1712.09913.
     """
     if vectors not in VECTORS:
         raise ValueError(f"vectors={vectors!r}: must be one of {sorted(VECTORS)}")
@@ -69,9 +70,8 @@ def filter_normalized(direction, params, vectors: str = "zero"):
         if w.ndim < 2 and vectors == "zero":
             return jnp.zeros_like(d)
         axes = tuple(range(w.ndim - 1)) if w.ndim > 1 else None
-        norm = lambda x: jnp.sqrt(jnp.sum(x**2, axes, keepdims=True))
-        there = norm(d) > 0
-        return d * jnp.where(there, norm(w) / jnp.where(there, norm(d), 1), 0)
+        factor = trees.ratio(trees.norms(w, axes), trees.norms(d, axes))
+        return (trees.wide(d) * factor).astype(d.dtype)
 
     return jax.tree.map(one, direction, params)
 
@@ -170,7 +170,7 @@ def _shapes(tree):
 def _moved(given, steps):
     params, directions = given
     for k, d in enumerate(directions):
-        params = jax.tree.map(lambda w, d, s=steps[k]: w + s.astype(w.dtype) * d, params, d)
+        params = trees.add(params, d, steps[k])
     return params
 
 

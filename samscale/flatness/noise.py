@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 from samscale.flatness.estimates import Estimate
 from samscale.flatness.examples import check, count, pure, summed
 from samscale.flatness.operators import Operator, fisher, hessian
+from samscale.sharpness import trees
 from samscale.sharpness.draws import signs
 
 
@@ -73,7 +74,7 @@ def batch_sharpness(
 
 
 def _mean(losses, params, batch):
-    return losses(params, batch).mean()
+    return trees.wide(losses(params, batch)).mean()
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
@@ -98,12 +99,13 @@ def _draws(sigma, h, key, probes):
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "draws"))
 def _along_steps(losses, params, data, key, rho, batch_size, draws):
-    flat, tree = ravel_pytree(params)
+    given, tree = ravel_pytree(params)
+    flat = trees.wide(given)
 
     def draw(key):
         rows = jax.random.permutation(key, count(data))[:batch_size]
         batch = jax.tree.map(lambda a: a[rows], data)
-        gradient = jax.grad(lambda w: _mean(losses, tree(w), batch))
+        gradient = jax.grad(lambda w: _mean(losses, tree(w.astype(given.dtype)), batch))
         unit = lambda g: g / jnp.where((length := jnp.linalg.norm(g)) > 0, length, 1)
         at = flat + rho * unit(gradient(flat))
         step = unit(gradient(at))

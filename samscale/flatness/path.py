@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from samscale.flatness.examples import check, count, pure, summed
+from samscale.sharpness import trees
 
 
 class Constants(NamedTuple):
@@ -41,11 +42,13 @@ def along(
 
 @functools.partial(jax.jit, static_argnames=("parts", "batch_size"))
 def _along(losses, start, end, data, least, parts, batch_size):
-    (x, tree), (y, _) = ravel_pytree(start), ravel_pytree(end)
-    d = y - x
+    (given, tree), (y, _) = ravel_pytree(start), ravel_pytree(end)
+    x = trees.wide(given)
+    d = trees.wide(y) - x
 
     def value_and_gradient(w):
-        total = lambda batch: jax.value_and_grad(lambda w: losses(tree(w), batch).sum())(w)
+        loss = lambda w, batch: trees.wide(losses(tree(w.astype(given.dtype)), batch)).sum()
+        total = lambda batch: jax.value_and_grad(loss)(w, batch)
         return jax.tree.map(lambda s: s / count(data), summed(total, data, batch_size))
 
     _, g = value_and_gradient(x)

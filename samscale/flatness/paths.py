@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from samscale.flatness.examples import count, pure
 from samscale.flatness.landscape import alike, heights, mean_loss, numbers
+from samscale.sharpness import trees
 
 POINTS = 25  # of a barrier, ends included
 
@@ -146,6 +147,8 @@ def along_bezier(losses: Callable, a, middle, b, data, at, batch_size: int | Non
 @functools.partial(jax.jit, static_argnames="batch_size")
 def _bent(losses, a, b, data, key, steps, learning_rate, batch_size):
     n, adam = count(data), optax.adam(learning_rate)
+    given, (a, b) = a, jax.tree.map(trees.wide, (a, b))  # a float16 knows no epsilon of Adam
+    as_given = lambda tree: jax.tree.map(lambda x, of: x.astype(of.dtype), tree, given)
 
     def step(i, carry):
         middle, state = carry
@@ -154,13 +157,13 @@ def _bent(losses, a, b, data, key, steps, learning_rate, batch_size):
         if batch_size is not None and batch_size < n:
             chosen = jax.random.randint(for_batch, (batch_size,), 0, n)
             batch = jax.tree.map(lambda x: x[chosen], data)
-        loss = lambda middle: mean_loss(losses, _curve((a, middle, b), t), batch)
+        loss = lambda middle: mean_loss(losses, as_given(_curve((a, middle, b), t)), batch)
         updates, state = adam.update(jax.grad(loss)(middle), state)
         return optax.apply_updates(middle, updates), state
 
     middle = _straight((a, b), jnp.array(0.5))
     with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, steps, step, (middle, adam.init(middle)))[0]
+        return as_given(jax.lax.fori_loop(0, steps, step, (middle, adam.init(middle)))[0])
 
 
 def _straight(ends, t):
@@ -171,9 +174,9 @@ def _curve(points, t):
     return _weighted(points, ((1 - t) ** 2, 2 * t * (1 - t), t**2))
 
 
-def _weighted(trees, weights):
+def _weighted(points, weights):
     add = lambda *leaves: sum(s.astype(w.dtype) * w for s, w in zip(weights, leaves, strict=True))
-    return jax.tree.map(add, *trees)
+    return jax.tree.map(add, *points)
 
 
 def _widths(name, params):

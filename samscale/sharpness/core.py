@@ -126,6 +126,7 @@ def sharpness_aware(
                 ascent, inner = (e, advanced) if i == 0 else (trees.add(ascent, e), inner)
                 if project is not None:
                     ascent = project(ascent, at, state.count)
+                    inputs.same_shapes("project: its result", ascent, params)
                 above = trees.add(params, ascent)
                 if i < steps - 1:
                     grads = mean_now(value_and_grad_fn(above, *ascent_args(args))[1])

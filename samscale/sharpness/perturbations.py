@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from samscale.sharpness import trees
+from samscale.sharpness import inputs, trees
 from samscale.sharpness.checks import check
 from samscale.sharpness.draws import drawn, signs
 from samscale.sharpness.promotion import standard
@@ -62,7 +62,7 @@ def onto_ball(rho, ord=2, metric=None):
     a p other than 1, 2, inf.
     """
     balls = {
-        1: optax.projections.projection_l1_ball,
+        1: lambda z: optax.projections.projection_l1_ball(z) if trees.size(z) else z,
         2: lambda z: trees.scale(1 / jnp.maximum(1, trees.norm(z)), z),
         jnp.inf: lambda z: jax.tree.map(lambda x: jnp.clip(x, -1, 1), z),
     }
@@ -71,6 +71,8 @@ def onto_ball(rho, ord=2, metric=None):
 
     @standard
     def project(e, params, count):
+        if ord != 2:  # of complex numbers neither is a projection of pairs
+            inputs.real_parameters(e, f"several steps where ord={ord}")
         t = metric(params) if metric else jax.tree.map(lambda x: jnp.ones((), x.dtype), e)
         t = trees.scale(radius(rho, count), jax.tree.map(trees.wide, t))
         z = balls[ord](jax.tree.map(lambda x, t: trees.ratio(trees.wide(x), t), e, t))
@@ -105,6 +107,7 @@ def to_fisher_ball(rho, eta=1.0) -> optax.GradientTransformationExtraArgs:
 
     def rule(g, params, **extra):
         del params
+        inputs.real_parameters(g, "fisher_sam")
         size = jax.tree.map(lambda x: jnp.hypot(1.0, eta**0.5 * trees.wide(x)), g)  # no squares
         root = jax.tree.map(lambda x, s: trees.wide(x) / s, g, size)
         solved = jax.tree.map(jnp.divide, root, size)

@@ -43,6 +43,18 @@ def _careful_norm(leaves):
 
 
 @standard
+def norms(x, axes=None):
+    """The l2 norms of one array over ``axes``, which are kept with length 1; as exact as ``norm``.
+
+    Entries are divided by a power of two near the largest, as there.
+    """
+    x = wide(x)
+    largest = jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)
+    scale = _power_of_two(largest)
+    return jnp.sqrt(jnp.sum(jnp.square(x / scale), axes, keepdims=True)) * scale
+
+
+@standard
 def dot(a, b):
     """The inner product over all leaves, in at least float32."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -67,7 +79,15 @@ def add(a, b, factor=1.0):
 @standard
 def scale(factor, tree):
     """``factor`` times ``tree``, in its dtypes; ``factor``: a number or a tree like it."""
-    times = lambda f, x: (f * wide(x)).astype(jnp.result_type(x))
+
+    def times(f, x):
+        if jnp.shape(f) and not _spreads_over(jnp.shape(f), jnp.shape(x)):
+            raise ValueError(
+                f"a factor (a radius, say) must be a number or shaped as what it multiplies, "
+                f"{jnp.shape(x)}, not {jnp.shape(f)}"
+            )
+        return (f * wide(x)).astype(jnp.result_type(x))
+
     if jax.tree.structure(factor) == jax.tree.structure(tree):
         return jax.tree.map(times, factor, tree)
     if not jax.tree_util.all_leaves([factor]):
@@ -76,6 +96,11 @@ def scale(factor, tree):
             f"{jax.tree.structure(tree)}, not {jax.tree.structure(factor)}"
         )
     return jax.tree.map(lambda x: times(factor, x), tree)
+
+
+def size(tree):
+    """The number of entries of all leaves."""
+    return sum(jnp.size(x) for x in jax.tree.leaves(tree))
 
 
 def zeros(tree):
@@ -104,6 +129,12 @@ def along(a, b):
         return ratio(dot(a, unit), length)
 
     return jax.lax.cond(_is_tame(total), lambda: dot(a, b) / total, careful)
+
+
+def _spreads_over(shape, wanted):
+    """Whether an array broadcasts to a shape, and does not change it."""
+    ends = zip(shape[::-1], wanted[::-1], strict=False)
+    return len(shape) <= len(wanted) and all(a in (1, b) for a, b in ends)
 
 
 def _total(numbers):
