@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from samscale import cli
+from samscale import cli, data
 from samscale.study import (
     cells,
     execute,
@@ -134,6 +134,75 @@ def test_a_number_that_no_run_has_is_refused_before_anything_runs(tmp_path, wron
     assert words in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "axis, words",
+    [
+        ('scientific("batch_size", [100, 5000])', "batch_size=5000: must be at most 1293"),
+        ('scientific("model", ["MLP", "ResNet18"])', "model='ResNet18': must be 'MLP' for dataset"),
+        ('scientific("optimizer", ["sam", "samm"])', "optimizer='samm': choose one of "),
+        ('scientific("warmup_steps", [0, 9999])', "warmup_steps=9999: must be less than the 24"),
+        ('scientific("dataset", ["digits", "synthetic"])', "loss='cross_entropy': must be "),
+        ('scientific("task", ["", "no_such:task"])', "task='no_such:task': must be module:fun"),
+        ('scientific("track", ["none", "nowhere"])', "track='nowhere': choose one of"),
+        (
+            'scientific("learning", {"sgd": {}, "?": {"dataset": "synthetic", "loss": "squared"}})',
+            "metric='accuracy': must be 'loss'",
+        ),
+    ],
+)
+def test_every_program_is_looked_at_before_anything_runs(tmp_path, capsys, axis, words):
+    """What is wrong with the last cell is said before the first one runs."""
+    path = tmp_path / "wrong.py"
+    path.write_text(FILE.replace("repeated(", f"{axis}, repeated(", 1))
+    assert cli.main(["samscale", "study", str(path), f"--workdir={tmp_path / 'w'}"]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_data_are_loaded_once_for_all_programs(monkeypatch):
+    loads = []
+
+    def load(name, load=data.load, **knobs):
+        loads.append(knobs["label_noise"])
+        return load(name, **knobs)
+
+    monkeypatch.setattr(data, "load", load)
+    conductor.check(tiny(noise=scientific("label_noise", [0.0, 0.2])))
+    assert loads == [0.0, 0.2]
+
+
+def test_cells_are_counted_without_making_them():
+    for study in (tiny(), tiny(size=scientific("num_neurons", [(4,)]))):
+        assert grid.count(study) == len(cells(study))
+    assert grid.count(tiny(seed=repeated("seed", range(10**6)))) == 2 * (1 + 2) * 10**6
+
+
+def test_a_study_of_very_many_cells_says_so_and_asks(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "many.py"
+    path.write_text(FILE.replace("range(2)", "range(200_000)"))
+    command = ["samscale", "study", str(path), f"--workdir={tmp_path / 'w'}"]
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert error == "error: axes: make 1,600,000 cells; add --yes if so many are meant\n"
+    assert not (tmp_path / "w").exists()
+    monkeypatch.setattr(cli.studies, "MANY", 10)
+    path.write_text(FILE)
+    assert cli.main(command) == 2
+    assert cli.main([*command, "--yes"]) == 0
+
+
+def test_a_study_of_which_some_cells_failed_says_so_and_exits_with_one(tmp_path, file, capsys):
+    folder.fail(tmp_path / "w" / cells(cli.studies.load_study(file))[0].config.run_id, "a reason")
+    assert cli.main(["samscale", "study", file, f"--workdir={tmp_path / 'w'}"]) == 1
+    said, error = capsys.readouterr()
+    assert "a reason" in said
+    assert "report.html" in said
+    expected = "1 of 16 cells failed: see the reasons above; --retry-failed tries them again"
+    assert error == f"error: {expected}\n"
 
 
 def test_every_start_of_a_study_is_remembered(tmp_path, monkeypatch):

@@ -8,10 +8,12 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from runs import same
 from samscale import cli, errors
 from samscale.study import (
     cells,
@@ -21,7 +23,7 @@ from samscale.study import (
     workers,
 )
 from samscale.study import conduct as conductor
-from samscale.training import folder, lease, progress, record, run, signals
+from samscale.training import checkpoint, folder, lease, progress, record, run, signals
 from tiny_study import BASE, tiny
 
 
@@ -159,20 +161,34 @@ def test_a_cell_that_the_system_ends_the_study_at_for_memory_has_failed(
     assert go().returncode == 9  # as often as it takes, but not for ever
 
 
-def test_a_killed_study_goes_on_and_loses_nothing(tmp_path, file):
+def test_a_killed_study_goes_on_loses_nothing_and_ends_with_the_same_bits(tmp_path, file):
+    """Compiled as users do; it is killed among replicas, and compared with runs of processes."""
+    text = pathlib.Path(file).read_text()
+    longer = text.replace("num_epochs=2", "num_epochs=20, checkpoint_seconds=0.0")
+    assert longer != text
+    pathlib.Path(file).write_text(longer)
     command = [sys.executable, "-c", "import sys; from samscale import cli; sys.exit(cli.main())"]
-    command += ["study", file, f"--workdir={tmp_path / 'w'}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ))
-    lines = tmp_path / "w" / "study-tiny_width" / "study.jsonl"
-    while not lines.exists() and process.poll() is None:
-        time.sleep(0.05)
+    command += ["study", file]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    start = lambda *more: subprocess.Popen(
+        [*command, *more], stdout=subprocess.DEVNULL, env=environment
+    )
+    process = start(f"--workdir={tmp_path / 'w'}")
+    while not any((tmp_path / "w").glob("*/checkpoint.msgpack")) and process.poll() is None:
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert cli.main(["samscale", *command[3:]]) == 0
+    again = start(f"--workdir={tmp_path / 'w'}", "--replicas=3")
+    assert again.wait() == 0
+    elsewhere = start(f"--workdir={tmp_path / 'p'}", "--executor=processes", "--workers=1")
+    assert elsewhere.wait() == 0
+    lines = tmp_path / "w" / "study-tiny_width" / "study.jsonl"
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert sorted({row["run_id"] for row in written}) == sorted(row["run_id"] for row in written)
     assert {row["status"] for row in written} == {"done"}
     assert len(written) == 2 * (2 + 2 + 2 * 2)
+    for row in written:
+        same(tmp_path / "w" / row["run_id"], tmp_path / "p" / row["run_id"])
 
 
 @pytest.mark.parametrize("executor", ["here", "processes"])
@@ -229,3 +245,129 @@ def test_a_signal_in_the_last_step_of_a_run_reaches_the_study_and_nobody_else(tm
     else:
         run.train(BASE, tmp_path, Late())
     assert run.train(BASE, tmp_path)["epoch"] == BASE.num_epochs
+
+
+def refuses_to_save(monkeypatch, first=lambda: None):
+    """Every checkpoint fails, after ``first`` was called; the list of those that were tried."""
+    tried = []
+
+    def save(path, tree):
+        tried.append(path)
+        first()
+        raise TypeError("can not serialize 'State' object")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    return tried
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_a_signal_that_is_heard_while_a_cell_fails_ends_the_study(
+    tmp_path, monkeypatch, signum, replicas
+):
+    with monkeypatch.context() as patch:
+        tried = refuses_to_save(patch, lambda: signal.raise_signal(signum))
+        study = pytest.raises(errors.Interrupted, match="finished cells are kept")
+        with study as stopped, signals.stoppable():
+            conductor.conduct(tiny(), "s", tmp_path, execute.here(replicas))
+    assert stopped.value.signum == signum
+    assert len(tried) == 1
+    assert not list(tmp_path.glob("*/failed.json"))  # it is tried again
+    conductor.conduct(tiny(), "s", tmp_path, execute.here(replicas))
+    assert set(results.cells(tiny(), tmp_path)["status"]) == {"done"}
+
+
+def test_a_signal_that_a_task_swallows_ends_the_study_after_its_cell(tmp_path, monkeypatch):
+    code = """
+import signal
+calls = []
+def task(config):
+    calls.append(config)
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except BaseException:
+        raise ValueError("never mind")
+"""
+    (tmp_path / "deaf_task.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    study = tiny(base=dataclasses.replace(BASE, task="deaf_task:task"))
+    with pytest.raises(errors.Interrupted), signals.stoppable():
+        conductor.conduct(study, "s", tmp_path / "w", execute.here(1))
+    failed = [folder.failure(path) for path in (tmp_path / "w").glob("deaf*")]
+    assert failed == ["ValueError: task='deaf_task:task': ValueError: never mind"]
+
+
+def test_a_worker_that_is_asked_to_stop_while_its_cells_fail_stops(tmp_path, monkeypatch):
+    code = """
+import os, signal, threading
+def task(config):
+    os.kill(os.getpid(), signal.SIGTERM)
+    open(f"tried-{config.batch_size}", "w").close()
+    raise ValueError("never mind")
+"""
+    (tmp_path / "asked_task.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sizes = range(1, 4)
+    cells = [
+        dataclasses.asdict(dataclasses.replace(BASE, task="asked_task:task", batch_size=n))
+        for n in sizes
+    ]
+    process = subprocess.run(
+        [sys.executable, "-m", "samscale.study.workers", "w"],
+        input=json.dumps({"cells": cells, "replicas": 1}) + "\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.returncode == 128 + signal.SIGTERM
+    assert len(list(tmp_path.glob("tried-*"))) <= 1
+
+
+def test_where_the_first_cells_fail_for_one_reason_the_others_are_not_tried(
+    tmp_path, monkeypatch, file, capsys
+):
+    command = ["samscale", "study", file, f"--workdir={tmp_path / 'w'}", "--replicas=1"]
+    failed = lambda: len(list(tmp_path.glob("w/*/failed.json")))
+    with monkeypatch.context() as patch:
+        tried = refuses_to_save(patch)
+        for _ in range(2):  # the second time without trying them again
+            assert cli.main(command) == 1
+            error = capsys.readouterr().err
+            assert "the first 3 cells have all failed: TypeError: can not serialize" in error
+            assert "13 were not tried: mend it and add --retry-failed" in error
+            assert len(error.splitlines()) == 1
+            assert len(tried) == failed() == conductor.FEW
+        assert cli.main([*command, "--keep-going"]) == 1
+        assert "every cell has failed" in capsys.readouterr().err
+        assert failed() == 16
+    assert cli.main([*command, "--retry-failed"]) == 0
+    assert failed() == 0
+
+
+def test_first_cells_that_fail_for_reasons_of_their_own_stop_no_other(tmp_path, monkeypatch):
+    def execute_(chunks, workdir):
+        for i, config in enumerate(config for chunk in chunks for config in chunk):
+            folder.fail(workdir / config.run_id, f"reason {i % 2}")
+            yield execute.Outcome(config.run_id, execute.FAILED, f"reason {i % 2}")
+
+    conductor.conduct(tiny(), "s", tmp_path, execute_)
+    assert set(results.cells(tiny(), tmp_path)["status"]) == {"failed"}
+
+
+def test_cells_that_failed_before_do_not_hide_those_that_are_done(tmp_path):
+    *others, last = cells(tiny())
+    run.train(last.config, tmp_path, progress.Silent())
+    for cell in others:
+        folder.fail(tmp_path / cell.config.run_id, "as before")
+    conductor.conduct(tiny(), "s", tmp_path, execute.here())
+    assert set(results.cells(tiny(), tmp_path)["status"]) == {"failed", "done"}
+
+
+def test_a_study_off_the_main_thread_runs_and_leaves_signals_alone(tmp_path, file):
+    codes, before = [], signal.getsignal(signal.SIGINT)
+    command = ["samscale", "study", file, f"--workdir={tmp_path / 'w'}"]
+    thread = threading.Thread(target=lambda: codes.append(cli.main(command)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert signal.getsignal(signal.SIGINT) is before

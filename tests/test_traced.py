@@ -160,10 +160,9 @@ def test_a_program_that_is_kept_is_not_traced_again(tmp_path, monkeypatch):
     assert len(looks) == 2
 
 
-def test_without_jit_a_run_trains_too(tmp_path):
+def test_without_jit_a_run_trains_too(named, tmp_path):
     """As JAX's guide to debugging says; operation by operation, so to rounding only."""
-    knobs = {"optimizer": "sgd", "num_neurons": (2,), "num_train_steps": 1, "steps_per_eval": 1}
-    config = dataclasses.replace(TINY, **knobs)
+    config = Config(task=f"{named}:good", batch_size=30, num_train_steps=1, optimizer="sgd")
     with jax.disable_jit():
         found = run.train(config, tmp_path / "without", VIEW())
     expected = run.train(config, tmp_path / "with", VIEW())

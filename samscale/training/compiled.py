@@ -125,13 +125,14 @@ class SideBySide(Compiled):
     def __init__(self, one: Compiled, number: int):
         self.config, self.task, self.program = one.config, one.task, one.program
         self.feed, self.splits = one.feed, one.splits
-        self.number, self.in_turn = number, one.in_turn
+        self.in_turn = one.in_turn
         for name, function in one.in_turn.items():
             setattr(self, name, functools.partial(function, np.int32(number)))
 
     @property
     def memory(self) -> int:
-        return self.in_turn["advance"].memory // self.number
+        """A place's share, however many are taken: it does not depend on a run's neighbours."""
+        return self.in_turn["advance"].memory // LANES
 
     def stack(self, trees):
         places = [*trees, *trees[:1] * (LANES - len(trees))]  # those behind are not looked at
