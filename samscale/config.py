@@ -5,7 +5,6 @@ below take plain values. An option that is not listed here does not exist.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -32,6 +31,7 @@ from samscale.laws import (
     said,
     within,
 )
+from samscale.named import meant
 
 
 @dataclasses.dataclass
@@ -215,14 +215,14 @@ def from_mapping(fields: Mapping[str, Any]) -> Config:
 
 def unknown_knob(name: str) -> str:
     """The sentence for a knob that does not exist."""
-    close = difflib.get_close_matches(name, _TYPES, n=1)
-    return f"{name}: no such knob" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{name}: no such knob{meant(name, _TYPES)}"
 
 
 def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
     """The entry of a table of choices, or one sentence that lists what is legal."""
     if name not in table:
-        raise ValueError(f"{field}={name!r}: choose one of {', '.join(sorted(table))}")
+        choices = ", ".join(sorted(table))
+        raise ValueError(f"{field}={name!r}: choose one of {choices}{meant(name, table)}")
     return table[name]
 
 

@@ -2,11 +2,12 @@
 says of ours."""
 
 import contextlib
+import difflib
 import importlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 HERE = pathlib.Path(__file__).resolve().parent
 BESIDE = "SAMSCALE_BESIDE"  # the folder of the file that was read; workers inherit it
@@ -76,6 +77,12 @@ def function(law: str, text: str) -> Callable:
     if not callable(found):
         raise ValueError(f"{law}, not {type(found).__name__}")
     return found
+
+
+def meant(word: str, names: Iterable[str]) -> str:
+    """ "; did you mean NAME?" of the closest of ``names``, to end a sentence with; else nothing."""
+    close = difflib.get_close_matches(word, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def says(sentence: str) -> Callable:

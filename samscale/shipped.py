@@ -5,8 +5,9 @@ them inside of the package.
 """
 
 import ast
-import difflib
 import pathlib
+
+from samscale.named import meant
 
 FOLDERS = {"config": "configs", "study": "studies"}  # field of the command line -> folder
 
@@ -40,10 +41,10 @@ def find(field: str, text: str) -> pathlib.Path:
         ours = folder(field) / f"{name}.py"
         if name in names(field):
             return ours
-    close = difflib.get_close_matches(path.name.removesuffix(".py"), names(field), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"samscale {FOLDERS[field]} lists them"
+    hint = meant(path.name.removesuffix(".py"), names(field))
     raise ValueError(
-        f"{field}={text!r}: no such file, and no {field} of that name comes with samscale; {hint}"
+        f"{field}={text!r}: no such file, and no {field} of that name comes with samscale"
+        + (hint or f"; samscale {FOLDERS[field]} lists them")
     )
 
 

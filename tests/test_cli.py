@@ -375,3 +375,42 @@ def test_a_config_may_lie_in_any_folder(name, tmp_path, monkeypatch):
 def test_a_config_that_is_not_there_is_named_without_its_argument(capsys):
     assert cli.train(["main.py", "--config=no/conf.py:mnist", "--workdir=runs"]) == 2
     assert "config='no/conf.py': no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, meant",
+    [
+        (["stduy"], "study"),
+        (["study", "digits_widht", "--workdir=x"], "digits_width"),
+        (["figure", ".", "--kind=gian"], "gain"),
+        (["report", ".", "--studdy=x"], "--study"),
+        (["study", "digits_width", "--workdir=x", "--dryrun"], "--dry-run"),
+        (["train", "--config=digits_mlp", "--workdir=x", "--config.optimizer=sma"], "sam"),
+        (["train", "--config=digits_mlp", "--workdir=x", "--config.num_epoch=3"], "num_epochs"),
+    ],
+)
+def test_what_was_meant_is_asked(words, meant, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study-a").mkdir()
+    try:
+        code = cli.main(["samscale", *words])
+    except SystemExit as end:  # argparse's way
+        code = end.code
+    assert code == 2
+    if words[0] != "figure":
+        assert f"did you mean {meant}?" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["study-a"]
+
+
+def test_a_field_of_a_config_that_does_not_exist_is_named_with_the_closest(tmp_path):
+    file = tmp_path / "conf.py"
+    file.write_text(
+        "from samscale.config import Config\ndef get_config(): return Config(num_epoch=3)"
+    )
+    with pytest.raises(ValueError, match=r"num_epoch: no such knob; did you mean num_epochs\?"):
+        cli.load_config(str(file))
+
+
+def test_the_commands_are_listed_within_80_columns(capsys):
+    assert cli.main(["samscale", "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 80

@@ -10,6 +10,7 @@ from samscale import cli, data
 from samscale.study import (
     cells,
     execute,
+    grid,
     nuisance,
     publish,
     repeated,

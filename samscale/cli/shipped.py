@@ -1,13 +1,12 @@
 """``samscale studies``, ``configs``, ``new``: what comes with samscale, and files to begin from."""
 
-import argparse
 import importlib.resources
 import pathlib
 import re
 import textwrap
 
 from samscale import shipped
-from samscale.cli.words import fail, words
+from samscale.cli.words import Parser, fail, words
 from samscale.named import says
 
 WIDTH = 79  # columns of a terminal that is not wider
@@ -25,7 +24,7 @@ def configs(argv) -> int:
 
 @says("Write a commented study or config to begin from: {study,config} FILE")
 def new(argv) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="samscale new",
         description="Write a commented file that runs as it is, to begin your own from.",
         epilog="example: samscale new study my_question.py",
@@ -50,7 +49,7 @@ def new(argv) -> int:
 
 def _list(argv, field, use) -> int:
     folder = shipped.FOLDERS[field]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"samscale {folder}",
         description=f"List the {folder} that come with samscale, a line each.",
         epilog=f"use one from any folder: {use}",

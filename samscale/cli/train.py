@@ -122,6 +122,8 @@ def _fault(field, file, error):
         lines.append(error.lineno)
     where = f" (line {lines[-1]})" if lines else ""
     words = " ".join(f"{type(error).__name__}: {error}".split())
+    if unknown := re.search(r"Config.*unexpected keyword argument '(\w+)'", words):
+        words = unknown_knob(unknown[1])
     return f"{field}={file!r}: {words}{where}"
 
 

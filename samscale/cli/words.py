@@ -8,9 +8,11 @@ import functools
 import math
 import os
 import pathlib
+import re
 import sys
 
 from samscale import named
+from samscale.config import Config
 from samscale.errors import Diverged, Hopeless, Interrupted
 from samscale.laws import COUNT, KINDS, MOST, Law, misfit, said
 from samscale.training.progress import wrapped
@@ -55,13 +57,24 @@ def reading(command):
 
 def parser_of(command) -> argparse.ArgumentParser:
     """With the command's own sentence, and ``--trust`` where it is one of ``reading``."""
-    parser = argparse.ArgumentParser(
-        prog=f"samscale {command.__name__}", description=command.__doc__
-    )
+    parser = Parser(prog=f"samscale {command.__name__}", description=command.__doc__)
     if hasattr(command, "reads"):
         words = "run code that the results name: tasks, pictures"
         parser.add_argument("--trust", action="store_true", help=words)
     return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """Names the closest option where one is not known, and says where a config's options go."""
+
+    def error(self, message):
+        unknown = re.search(r"unrecognized arguments: (--?[\w.-]+)", message)
+        if unknown:
+            option = unknown[1]
+            message += named.meant(option, self._option_string_actions)
+            if option.lstrip("-").replace("-", "_") in Config.__dataclass_fields__:
+                message += "; options of a run stand in the config or study file"
+        super().error(message)
 
 
 def expanded(text: str) -> str:

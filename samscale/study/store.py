@@ -14,6 +14,7 @@ from typing import Any
 
 from samscale.config import from_mapping
 from samscale.file_names import distinct
+from samscale.named import meant
 from samscale.study.axes import Axis
 from samscale.study.grid import Study, cells
 from samscale.training import environment, files
@@ -81,7 +82,9 @@ def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
     path = place(workdir, name) / "study.json"
     if name not in (known := names(workdir)):
         choices = ", ".join(known) or "none yet"
-        raise ValueError(f"study={name!r}: choose one of those in {workdir} ({choices})")
+        raise ValueError(
+            f"study={name!r}: choose one of those in {workdir} ({choices}){meant(name, known)}"
+        )
     content = files.read_json(path)
     try:
         starts = content.pop("starts")

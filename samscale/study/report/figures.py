@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 
+from samscale.named import meant
 from samscale.study.report import charts
 from samscale.study.report.frames import Study
 from samscale.training.files import write_atomically
@@ -49,7 +50,8 @@ def figure(cells, analysis, design, study_info, kind, path, curves=None) -> bool
     and ``OSError`` where ``path`` cannot be written.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}: choose one of {', '.join(sorted(KINDS))}")
+        choices = ", ".join(sorted(KINDS))
+        raise ValueError(f"kind={kind!r}: choose one of {choices}{meant(kind, KINDS)}")
     path = pathlib.Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
