@@ -109,7 +109,7 @@ def test_a_record_that_lost_its_epochs_is_said(tmp_path):
     path = tmp_path / config.run_id
     (path / folder.DONE).unlink()
     (path / record.NAME).unlink()
-    with pytest.raises(OSError, match=r"metrics\.jsonl: damaged; put it back"):
+    with pytest.raises(OSError, match=r"metrics\.jsonl: missing; put it back"):
         run.train(config, tmp_path)
 
 
