@@ -149,7 +149,7 @@ def _of_others(seed, value, choice, score):
         total, count = total - chosen_by, count - (row >= 0)
     means = np.where(count > 0, total / np.maximum(count, 1), -np.inf).reshape(-1, len(values))
     best = means.max(1, keepdims=True)
-    picked = (means >= best + 0 * np.abs(best)).argmax(1)  # rounding breaks no ties
+    picked = (means >= best - 1e-12 * np.abs(best)).argmax(1)  # rounding breaks no ties
     own = row[np.arange(len(seeds)), picked]
     return own[own >= 0], _covariance(row, choice, score)
 
