@@ -17,8 +17,7 @@ import samscale
 from runs import TINY, VIEW, killed_after_saving, rows, same
 from samscale import cached, cli
 from samscale.data import fetch
-from samscale.study import conduct
-from samscale.study.grid import Study, methods, repeated, scientific
+from samscale.study import Study, conduct, methods, repeated, scientific
 from samscale.training import compiled, environment, folder, run
 
 OTHER = {
