@@ -59,7 +59,7 @@ def test_a_sum_of_losses_does_not_overflow(dtype):
 
 @half
 def test_measures_of_weights_of_half_precision_are_near_those_of_single(dtype):
-    losses, params, data = line_of(dtype)
+    losses, params, data = line_of(dtype, size=40.0)  # squares of gradients are beyond float16
     end = jax.tree.map(lambda w: w + 0.5, params)
     middle = paths.bezier(losses, params, end, data, KEY, steps=3)
     assert {w.dtype for w in jax.tree.leaves(middle)} == {jnp.dtype(dtype)}
@@ -73,7 +73,8 @@ def test_measures_of_weights_of_half_precision_are_near_those_of_single(dtype):
         ]
 
     single = numbers(*in_single((params, end, data)))
-    np.testing.assert_allclose(numbers(params, end, data), single, rtol=0.05)
+    near = 20 * float(jnp.finfo(dtype).eps)  # a rise is a difference of losses that are rounded
+    np.testing.assert_allclose(numbers(params, end, data), single, rtol=near)
 
 
 def test_nothing_needs_a_compiler():
