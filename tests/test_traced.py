@@ -93,14 +93,14 @@ def named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "function, words",
     [
-        ("in_training", "a training step: KeyError: 'noise'"),
+        ("in_training", "loss of a batch of train: KeyError: 'noise'"),
         ("in_augmentation", "a training step: KeyError: 'x'"),
         ("in_the_gradient", "a training step: "),
-        ("in_the_statistics", "a training step: TypeError: "),
-        ("in_evaluation", "evaluation: TypeError: no weight is known here"),
-        ("in_the_test_data", "evaluation: TypeError: "),
-        ("of_many_numbers", "loss must return sums that are numbers; 'each' has shape (3,)"),
-        ("in_pruning", "initialization and pruning: IndexError: as pruning sees them"),
+        ("in_the_statistics", "loss: stats['n'] must stay as init makes it"),
+        ("in_evaluation", "loss of a batch of validation: TypeError: no weight is known here"),
+        ("in_the_test_data", "test['x']: its examples must be shaped as those of train"),
+        ("of_many_numbers", "loss: sums['each'] must be one number, not float32[3]"),
+        ("in_pruning", "loss of a batch of train: IndexError: as pruning sees them"),
     ],
 )
 def test_what_fails_only_later_is_one_sentence_and_nothing_is_written(
