@@ -1,7 +1,6 @@
 """To look at somebody's results is not to run what they wrote."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import tiny_study
 from samscale import cli, named
 from samscale.config import Config
 from samscale.study import pictures, store
-from samscale.training import checkpoint
+from samscale.training import checkpoint, files
 
 LOOKING = ("status", "results", "report", "figure", "flatness", "landscape")
 TRAPS = ("json", "numpy", "pandas", "jax", "rich", "altair", "absl", "theirs")
@@ -26,7 +25,7 @@ def theirs(tmp_path, monkeypatch):
     (tmp_path / "theirs.py").write_text(mark + "def get_task(config): raise ValueError('ran')\n")
     config = Config(task="theirs:get_task")
     (tmp_path / config.run_id).mkdir()
-    (tmp_path / config.run_id / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    files.write_json(tmp_path / config.run_id / "config.json", dataclasses.asdict(config))
     (tmp_path / config.run_id / checkpoint.NAME).touch()
     study = dataclasses.replace(tiny_study.tiny(), pictures=("theirs:draw",))
     store.save(tmp_path, "s", study, [])
