@@ -127,12 +127,12 @@ COMMANDS = {
     "landscape": ["nowhere"],
 }
 OPTIONS = [
-    *[("study", name) for name in ("epochs", "seeds", "workers", "replicas")],
+    *[("study", name) for name in ("epochs", "seeds", "workers", "replicas", "effect")],
     *[("flatness", name) for name in ("examples", "seed", "rho")],
     *[("landscape", name) for name in ("examples", "cells", "reach", "seed")],
 ]
 LARGE = ["4294967296", "99999999999999999999"]  # of whole numbers; those of RADII are legal there
-RADII = ("rho", "reach")
+RADII = ("rho", "reach", "effect")
 TEXTS = ["-1", "1e39", "1e-50", "nan", "inf", "True", "None"]
 TEXTS += ["", "abc", "0x10", "1,2", "{1: 2}", "[]", "9" * 5000]
 

@@ -80,7 +80,7 @@ def load(workdir, name: str) -> tuple[Study, list[dict[str, Any]]]:
     if not pathlib.Path(workdir).is_dir():
         raise ValueError(f"workdir={str(workdir)!r}: no such folder")
     path = place(workdir, name) / "study.json"
-    if name not in (known := names(workdir)):
+    if distinct(name) not in (known := names(workdir)):
         choices = ", ".join(known) or "none yet"
         raise ValueError(
             f"study={name!r}: choose one of those in {workdir} ({choices}){meant(name, known)}"
