@@ -54,11 +54,20 @@ def test_a_lone_seed_chooses_for_itself_which_is_said():
 
 
 def test_equal_votes_go_to_the_smallest_value_whatever_the_order_of_the_sum():
-    """The same accuracies in another order per value: sums that differ by rounding."""
-    votes = [0.1, 0.2, 0.3, 0.7]
-    rows = [run("sam", s, 0.5, rho=0.2, select=v) for s, v in enumerate(votes)]
-    rows += [run("sam", s, 0.5, rho=0.1, select=v) for s, v in enumerate(votes)]
-    assert set(picks(table(*rows))["rho"]) == {0.1}
+    """Seeds 1 to 3 give both values the same votes, whose sums differ by rounding."""
+    votes = {0.1: (0.0, 0.3, 0.2, 0.1), 0.2: (0.0, 0.1, 0.2, 0.3)}
+    assert sum(votes[0.2]) > sum(votes[0.1])
+    rows = [run("sam", s, 0.5, rho=r, select=v) for r in votes for s, v in enumerate(votes[r])]
+    assert picks(table(*rows)).set_index("seed")["rho"][0] == 0.1
+
+
+def test_a_run_that_collapses_on_test_is_no_luck_of_the_others():
+    rng = np.random.default_rng(0)
+    choice = rng.normal(size=40)
+    score, row = choice + rng.normal(size=40), np.arange(40).reshape(10, 4)
+    ordinary = choices._covariance(row, choice, score)
+    score[choice.argmin()] -= 1000
+    assert 0 < choices._covariance(row, choice, score) < 3 * ordinary
 
 
 def test_who_had_more_tries_is_said():

@@ -47,6 +47,13 @@ def test_a_best_radius_that_stays_is_seldom_said_to_move(truth, seeds):
     assert max(verdicts(truth, seeds=seeds, noise=FALLING)) < 0.06
 
 
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_a_flat_curve_that_falling_noise_uncovers_is_no_move(seeds):
+    """The seeds' own bests alone would be said to grow in 10 to 25 %."""
+    noise = np.asarray(FALLING) / 4
+    assert max(verdicts(plateau, seeds=seeds, noise=noise, studies=400)) < 0.05
+
+
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_a_best_radius_that_moves_is_said_to_with_three_and_four_sizes(seeds):
     """Which no order of four sizes can show: Kendall's p of a perfect one is 0.083."""

@@ -6,6 +6,8 @@ noncentrality $\delta = d / s$, so the power is $P(|T_{f, \delta}| > t_{0.975, f
 Pure functions; effects and errors share one unit.
 """
 
+import bisect
+
 import numpy as np
 import pandas as pd
 from scipy.special import nctdtr, nctdtrinc
@@ -38,10 +40,15 @@ def seeds(effect, sem, freedom, n, wanted=POWER) -> float:
     """
     if not (n > 1 and freedom > 0 and sem > 0 and np.isfinite(effect)):
         return np.nan
-    number = np.arange(2, MOST + 1)
-    least = detectable(sem * np.sqrt(n / number), freedom * (number - 1) / (n - 1), wanted)
-    enough = number[least <= abs(effect)]
-    return float(enough[0]) if len(enough) else np.inf
+
+    def told(number):
+        """Whether so many seeds tell the effect: once they do, more do."""
+        error, degrees = sem * np.sqrt(n / number), freedom * (number - 1) / (n - 1)
+        return bool(detectable(error, degrees, wanted) <= abs(effect))
+
+    if not told(MOST):
+        return np.inf
+    return float(2 + bisect.bisect_left(range(2, MOST), True, key=told))
 
 
 def table(gains: pd.DataFrame, trends: pd.DataFrame, baseline: str) -> pd.DataFrame:
