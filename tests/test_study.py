@@ -21,7 +21,7 @@ from samscale.study import (
 from samscale.study import conduct as conductor
 from samscale.study.analysis import Design, analyse
 from samscale.study.axes import METHOD, NUISANCE
-from samscale.training import folder, record, run
+from samscale.training import environment, folder, record, run
 from tiny_study import BASE, FILE, tiny
 
 DIGITS = pathlib.Path("studies/digits_width.py").resolve()
@@ -216,7 +216,7 @@ def test_every_start_of_a_study_is_remembered(tmp_path, monkeypatch):
     one, two = ["samscale", "study", "a b.py"], ["samscale", "study", "c.py", "--seeds=3"]
     for command in (one, two, one):
         store.save(tmp_path, "s", study, command)
-    monkeypatch.setattr(folder, "versions", lambda: {"jax": "another"})
+    monkeypatch.setattr(environment, "versions", lambda: {"jax": "another"})
     store.save(tmp_path, "s", study, one)
     info = publish.find(tmp_path, "s").info
     assert info["commands"] == ["samscale study 'a b.py'", "samscale study c.py --seeds=3"]

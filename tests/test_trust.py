@@ -76,7 +76,8 @@ def test_pictures_of_theirs_are_left_out_with_a_warning(theirs):
     assert pictures.left_out(study) == []
 
 
-def test_functions_of_the_package_need_no_trust():
+def test_functions_of_the_package_need_no_trust(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # beside the package itself, the current folder may be looked at
     path = list(sys.path)
     with named.only_ours():
         assert named.function("pictures=?", "samscale.study.convergence:falling")
